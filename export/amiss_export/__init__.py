@@ -1,1 +1,1 @@
-"""The common ground: the bundle, the decision rule and the decoding of inputs, one implementation of each."""
+"""The common ground: bundle, decision rule and decoding of inputs, one implementation of each."""

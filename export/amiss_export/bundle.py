@@ -56,7 +56,8 @@ class ImageInput(_Record):
 class Column(_Record):
     """One column of the graph's input, in order.
 
-    A number travels as itself; a category as its code: 0 unseen, 1 missing, 2 + i for categories[i].
+    A number travels as itself, a category as its code: 0 unseen, 1 missing, 2 + i for
+    categories[i].
     missing: 'impute' accepts an empty cell, 'refuse' makes it an error.
     """
 
@@ -299,7 +300,7 @@ def publish(folder: Path, manifest: Manifest) -> int:
     Hashes every file into the manifest, syncs, and renames: a reader sees all of it or nothing.
     """
     files = {
-        str(p.relative_to(folder)): FileEntry(
+        str(p.relative_to(folder)): _entry(p)
             sha256=_sha256(p.read_bytes()), bytes=p.stat().st_size
         )
         for p in sorted(folder.rglob("*"))
@@ -349,7 +350,7 @@ def _read_calibration(path: Path, manifest: Manifest) -> NDArray[np.float32]:
     file = manifest.decision.calibration_file
     try:
         with _inside(path, file).open("rb") as stream:
-            scores = np.load(stream, allow_pickle=False)
+            scores: NDArray[np.float32] = np.load(stream, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise BundleRefused(f"{path}: {file} cannot be read: {error}") from error
     expected = (manifest.decision.n,)
@@ -384,6 +385,11 @@ def _read_checked(path: Path, file: str, files: dict[str, FileEntry]) -> bytes:
             f"{path}: {file} is not the file that was exported (sha256 differs from the manifest)"
         )
     return contents
+
+
+def _entry(path: Path) -> FileEntry:
+    contents = path.read_bytes()
+    return FileEntry(sha256=_sha256(contents), bytes=len(contents))
 
 
 def _sha256(contents: bytes) -> str:

@@ -61,7 +61,7 @@ class DecisionRule:
 def calibrate(
     scores: ArrayLike, alarm_rate: float | None = None, confidence: float | None = None
 ) -> tuple[Decision, Floats]:
-    """Threshold that, on average, at most `alarm_rate` of fresh normal rows exceed, and the sorted scores.
+    """Threshold that at most `alarm_rate` of fresh normal rows exceed on average; sorted scores.
 
     scores: (n,) of held-out NORMAL rows, higher = more anomalous. Marginal by default:
     k = ceil((n+1)(1-alarm_rate)). With `confidence` c the bound holds with probability c over the
@@ -73,7 +73,6 @@ def calibrate(
     n = len(ordered)
     if n == 0 or not np.isfinite(ordered).all():
         raise BadInput(f"calibration needs finite scores of normal rows, got {n} scores")
-    source = "default" if alarm_rate is None else "asked"
     rate = smallest_alarm_rate(n, confidence) if alarm_rate is None else alarm_rate
     if not 0 < rate < 1:
         raise BadInput(f"alarm_rate must lie between 0 and 1, got {rate}")
@@ -89,7 +88,7 @@ def calibrate(
         Decision(
             method="marginal" if confidence is None else "pac",
             alarm_rate=rate,
-            alarm_rate_source=source,
+            alarm_rate_source="default" if alarm_rate is None else "asked",
             confidence=confidence,
             n=n,
             k=k,
@@ -105,7 +104,7 @@ def calibrate(
 def rows_needed(alarm_rate: float, confidence: float | None = None) -> int:
     """Smallest number of calibration rows that supports the rate."""
     if confidence is None:
-        return math.ceil(1 / alarm_rate - 1 - 1e-9)
+        return max(1, math.ceil(1 / alarm_rate - 1 - 1e-9))
     if not 0 < confidence < 1:
         raise BadInput(f"confidence must lie between 0 and 1, got {confidence}")
     return math.ceil(math.log(1 - confidence) / math.log(1 - alarm_rate) - 1e-9)
@@ -115,7 +114,7 @@ def smallest_alarm_rate(n: int, confidence: float | None = None) -> float:
     """max(0.01, the smallest alarm rate that n calibration rows support)."""
     if confidence is None:
         return max(DEFAULT_ALARM_RATE, 1 / (n + 1))
-    return max(DEFAULT_ALARM_RATE, 1 - (1 - confidence) ** (1 / n))
+    return max(DEFAULT_ALARM_RATE, 1 - math.pow(1 - confidence, 1 / n))
 
 
 def _order(n: int, rate: float, confidence: float | None) -> int:

@@ -153,19 +153,16 @@ def encode_records(records: Sequence[Mapping[str, Any]], spec: TableInput) -> En
 
 def category_text(value: Any) -> str | None:
     """How a category's value is written in the manifest: None when missing, 1 and 1.0 alike."""
-    if value is None:
-        return None
-    if isinstance(value, (bool, np.bool_)):
-        return "true" if value else "false"
-    if isinstance(value, (float, np.floating)):
-        if np.isnan(value):
-            return None
-        return str(int(value)) if float(value).is_integer() else repr(float(value))
     if isinstance(value, str):
         return value.strip() or None
+    if isinstance(value, (bool, np.bool_)):
+        return "true" if value else "false"
     if isinstance(value, (int, np.integer)):
         return str(int(value))
-    return None if value != value else str(value)  # pandas' NA and NaT differ from themselves
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return str(int(value))
+    missing = value is None or value != value  # NaN and NaT differ from themselves
+    return None if missing else str(value)
 
 
 def _encode_categories(values: Values, column: Column) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""The errors every room raises. They know no transport: each door translates them in its own table."""
+"""The errors every room raises. They know no transport: each door has its own table."""
 
 
 class AmissError(Exception):
