@@ -301,8 +301,6 @@ def publish(folder: Path, manifest: Manifest) -> int:
     """
     files = {
         str(p.relative_to(folder)): _entry(p)
-            sha256=_sha256(p.read_bytes()), bytes=p.stat().st_size
-        )
         for p in sorted(folder.rglob("*"))
         if p.is_file() and p.name != MANIFEST
     }

@@ -161,7 +161,7 @@ def category_text(value: Any) -> str | None:
         return str(int(value))
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
-    missing = value is None or value != value  # NaN and NaT differ from themselves
+    missing = value is None or bool(value != value)  # noqa: PLR0124  NaN and NaT differ from themselves
     return None if missing else str(value)
 
 
