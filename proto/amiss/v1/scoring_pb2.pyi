@@ -191,10 +191,14 @@ class ImageInput(_message.Message):
     def __init__(self, channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ...) -> None: ...
 
 class TableInput(_message.Message):
-    __slots__ = ("columns",)
+    __slots__ = ("columns", "source_columns", "label_column")
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    LABEL_COLUMN_FIELD_NUMBER: _ClassVar[int]
     columns: _containers.RepeatedCompositeFieldContainer[ColumnSpec]
-    def __init__(self, columns: _Optional[_Iterable[_Union[ColumnSpec, _Mapping]]] = ...) -> None: ...
+    source_columns: _containers.RepeatedScalarFieldContainer[str]
+    label_column: str
+    def __init__(self, columns: _Optional[_Iterable[_Union[ColumnSpec, _Mapping]]] = ..., source_columns: _Optional[_Iterable[str]] = ..., label_column: _Optional[str] = ...) -> None: ...
 
 class ColumnSpec(_message.Message):
     __slots__ = ("name", "kind", "unit", "categories", "accepts_missing")
