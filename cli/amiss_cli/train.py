@@ -1,0 +1,115 @@
+"""`amiss train`: from data to a bundle."""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from amiss_cli.options import OptionParser
+from amiss_cli.summary import summary
+from amiss_export.errors import BadInput
+from amiss_training import recipes
+from amiss_training.data import DataOptions
+from amiss_training.detectors import DETECTORS, VaeConfig
+from amiss_training.fit import FitConfig
+from amiss_training.train import TrainConfig, Trained, train
+
+STARTERS = ("digits", "breast-cancer")
+DEFAULT_RECIPES = {"kdd99": "kdd99-natural", "mvtec": "mvtec"}
+OURS = ("callbacks", "logger", "default_root_dir", "enable_checkpointing", "plugins", "strategy")
+
+
+def main(argv: list[str]) -> int:
+    """Trains one detector and prints where its bundle is and how good it is."""
+    chosen, _ = _recipe_parser().parse_known_args(argv)
+    recipe = chosen.recipe
+    first = ["--config", str(recipes.path_of(recipe))] if recipe else []
+    values = _parser().parse([*first, *argv])
+    config = to_config(values)
+    _report(train(config, say=_say))
+    return 0
+
+
+def to_config(values: dict[str, Any]) -> TrainConfig:
+    """The run that the options describe."""
+    flat = {f.name: values[f.name] for f in dataclasses.fields(DataOptions)}
+    name = values["name"] or values["recipe"]
+    if not name:
+        raise BadInput("expected --name NAME (a recipe's name is the default), got neither")
+    if values["data"] is None and flat["loader"] not in STARTERS:
+        raise BadInput("expected --data PATH, got none; only the starter recipes bring their data")
+    return TrainConfig(
+        name=name,
+        data=values["data"],
+        models=values["models"],
+        runs=values["runs"],
+        detector=values["detector"],
+        recipe=values["recipe"],
+        seed=values["seed"],
+        alarm_rate=values["alarm_rate"],
+        confidence=values["confidence"],
+        resume=values["resume"],
+        options=DataOptions(**_tuples(flat)),
+        vae=VaeConfig(**_tuples(values["vae"])),
+        fit=FitConfig(**values["fit"]),
+        trainer={k: v for k, v in values["trainer"].items() if v is not None},
+    )
+
+
+def _recipe_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe")
+    return parser
+
+
+def _parser() -> OptionParser:
+    lines = [f"  {name:<18} {recipes.summary_of(name)}" for name in recipes.names()]
+    parser = OptionParser(
+        prog="amiss train",
+        description="Learn what normal looks like and write a bundle.\n\nrecipes:\n"
+        + "\n".join(lines),
+        formatter_class=_HelpFormatter,
+    )
+    parser.add_argument("--config", action="config", help="YAML file of options; flags win")
+    parser.add_argument("--recipe", type=str | None, help="first options to start from, see above")
+    parser.add_argument("--data", type=str | None, help="table file, IDX/NPZ file or folder")
+    parser.add_argument("--name", type=str | None, help="detector to write; default the recipe")
+    parser.add_argument("--models", type=str, default="models", help="folder of bundles")
+    parser.add_argument("--runs", type=str, default="runs", help="folder of checkpoints")
+    parser.add_argument("--detector", choices=tuple(DETECTORS), default="vae", help="model")
+    parser.add_argument("--seed", type=int, default=0, help="decides split, weights and batches")
+    parser.add_argument(
+        "--alarm_rate", type=float | None, help="share of normal rows that may alarm, 0..1"
+    )
+    parser.add_argument(
+        "--confidence", type=float | None, help="hold the alarm rate with this probability, 0..1"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    parser.add_class_arguments(DataOptions)
+    parser.add_class_arguments(VaeConfig, "vae")
+    parser.add_class_arguments(FitConfig, "fit")
+    parser.add_class_arguments(Trainer, "trainer", skip=set(OURS), instantiate=False)
+    parser.set_defaults({"trainer.max_epochs": 100, "trainer.devices": 1})
+    return parser
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _report(trained: Trained) -> None:
+    for line in summary(trained.assessment.metrics, trained.assessment.peers):
+        print(line)
+    print(f"bundle  {trained.name}@{trained.version} in {trained.path}")
+    print(f"report  {Path(trained.path) / 'report' / 'report.html'}")
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of the recipe list."""

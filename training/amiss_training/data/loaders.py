@@ -1,0 +1,82 @@
+"""Which loader reads a path: asked for by name, or told by what is there."""
+
+from pathlib import Path
+
+from amiss_export.bundle import TableInput
+from amiss_export.errors import BadInput
+from amiss_training.data import idx, kdd99, starters
+from amiss_training.data.arrays import read_arrays
+from amiss_training.data.files import check_exists, kind_of
+from amiss_training.data.images import is_mvtec
+from amiss_training.data.options import Loader
+from amiss_training.data.sources import TableSource, table_source
+from amiss_training.data.tables import open_table
+
+STARTERS = ("digits", "breast-cancer")
+IMAGE_LOADERS = ("idx", "npz", "image-folder", "mvtec", "digits")
+
+
+def resolve_loader(path: Path | None, loader: Loader) -> Loader:
+    """The loader that reads the path: never auto or mat; npz only when it holds images."""
+    if loader in STARTERS:
+        if path is not None:
+            raise BadInput(
+                f"loader {loader!r} brings its own data, got the path {path}; leave one out"
+            )
+        return loader
+    if path is None:
+        raise BadInput(
+            "expected a path to data (a table file, an IDX or NPZ file, or a folder of images), "
+            "got none"
+        )
+    if check_exists(path).is_dir():
+        return _resolve_folder(path, loader)
+    if loader in ("image-folder", "mvtec"):
+        raise BadInput(f"{path}: expected a folder of images, got a file")
+    return _resolve_file(path, loader)
+
+
+def open_table_source(
+    path: Path | None, loader: Loader, known: TableInput | None = None
+) -> TableSource:
+    """The table that a resolved loader finds at the path."""
+    if path is None:
+        table = starters.breast_cancer()
+        return table_source(
+            loader,
+            table,
+            label_column=starters.BREAST_CANCER_LABEL,
+            data_hash=lambda: starters.hash_arrays(*(c.to_numpy() for c in table.columns)),
+        )
+    source = open_table(path, known)
+    if loader == "kdd99" and not source.is_kdd99:
+        raise BadInput(
+            f"{path}: expected KDD99 lines of {len(kdd99.COLUMNS)} fields, the last ending in a "
+            f"dot, got {len(source.columns)} fields"
+        )
+    return source
+
+
+def _resolve_folder(path: Path, loader: Loader) -> Loader:
+    if loader not in ("auto", "idx", "image-folder", "mvtec"):
+        raise BadInput(f"{path}: loader {loader!r} reads a file, got a folder")
+    if loader != "auto":
+        return loader
+    if is_mvtec(path):
+        return "mvtec"
+    return "image-folder" if idx.find_images(path) is None else "idx"
+
+
+def _resolve_file(path: Path, loader: Loader) -> Loader:
+    kind = kind_of(path)
+    if kind == "image":
+        raise BadInput(f"{path}: this is one image; give the folder it lies in")
+    if loader in ("idx", "npz", "mat") and kind != loader:
+        raise BadInput(f"{path}: expected an {loader} file, got a {kind} file")
+    if kind == "idx":
+        return "idx"
+    if kind == "npz" and loader != "table" and read_arrays(path)[0].ndim > 2:
+        return "npz"
+    if loader == "kdd99" or (loader == "auto" and kind == "text" and open_table(path).is_kdd99):
+        return "kdd99"
+    return "table"

@@ -1,0 +1,119 @@
+"""What the figures mean, in sentences a reader without statistics can use."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from amiss_export.bundle import Decision
+
+TITLES = {
+    "isolation_forest": "Isolation forest",
+    "pca_residual": "PCA residual (95 % of variance)",
+    "pyod_pca": "PyOD PCA",
+    "mahalanobis": "Mahalanobis",
+    "knn": "5 nearest neighbours",
+}
+
+_SEPARATES = (
+    (0.99, "almost perfectly"),
+    (0.95, "very well"),
+    (0.9, "well"),
+    (0.8, "fairly well"),
+    (0.65, "only moderately"),
+    (0.5, "hardly at all"),
+    (0.0, "the wrong way round"),
+)
+
+
+def readable(value: float) -> str:
+    """The number as a person would write it: 0.1235, 12.35, 12,346, 1.235e+09."""
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.4g}"
+
+
+def promise(decision: Decision) -> str:
+    """One sentence: where the threshold comes from and what it promises."""
+    d = decision
+    source = f"The threshold {readable(d.threshold)} comes from {d.n} held-out normals"
+    rate = f"{100 * d.alarm_rate:.3g} % of fresh normals"
+    if d.confidence is None:
+        sentence = f"{source}: averaged over such draws, at most {rate} exceed it"
+    else:
+        sentence = f"{source}: with {100 * d.confidence:g} % confidence, at most {rate} exceed it"
+    if d.alarm_rate_source == "default":
+        sentence += " (no rate was asked for: the default that these rows support)"
+    return sentence + "."
+
+
+def verdict(metrics: Mapping[str, Any], *, noun: str) -> str:
+    """One paragraph in plain words: how well it separates, what the threshold promises and holds.
+
+    noun: what one test row is, 'row' or 'image'.
+    """
+    return " ".join(
+        sentence
+        for sentence in (
+            _separation(metrics["auroc"], noun),
+            metrics["threshold"]["promise"],
+            _observed(metrics["band_99"], noun),
+            _caught(metrics),
+        )
+        if sentence
+    )
+
+
+def peer_verdict(ours: float | None, peers: Mapping[str, Mapping[str, Any]]) -> tuple[bool, str]:
+    """(True, who beats ours) when a simple peer has the higher AUROC, else (False, the best)."""
+    ranked = sorted(
+        (
+            (p["auroc"], TITLES.get(name, name))
+            for name, p in peers.items()
+            if p["auroc"] is not None
+        ),
+        reverse=True,
+    )
+    if ours is None or not ranked:
+        return False, "No comparison with simple peers: it needs normals and anomalies."
+    better = [f"{title} ({auroc:.4f})" for auroc, title in ranked if auroc > ours]
+    if better:
+        verb = "beats" if len(better) == 1 else "beat"
+        return True, (
+            f"{_listed(better)} {verb} this detector's AUROC of {ours:.4f} on the same test rows; "
+            "consider the simpler method, or train longer."
+        )
+    auroc, title = ranked[0]
+    return False, f"No simple peer does better; the best is {title} with AUROC {auroc:.4f}."
+
+
+def _separation(auroc: float | None, noun: str) -> str:
+    if auroc is None:
+        return "The test rows are all of one kind, so how well it separates cannot be said."
+    how = next(words for least, words in _SEPARATES if auroc >= least)
+    return (
+        f"It separates anomalies from normals {how}: an anomalous {noun} scores higher than a "
+        f"normal one in {100 * auroc:.2f} % of pairs (AUROC {auroc:.4f})."
+    )
+
+
+def _observed(band: Mapping[str, Any] | None, noun: str) -> str:
+    if band is None:
+        return ""
+    share = 100 * band["observed"] / band["n_normals"]
+    where = "inside" if band["inside"] else "OUTSIDE"
+    return (
+        f"Of {band['n_normals']:,} normal test {noun}s it never saw, {band['observed']:,} were "
+        f"flagged ({share:.2f} %), {where} the 99 % band of {band['low']:,} to {band['high']:,} "
+        "for this threshold."
+    )
+
+
+def _caught(metrics: Mapping[str, Any]) -> str:
+    if metrics["recall"] is None:
+        return ""
+    caught = round(metrics["recall"] * metrics["n_anomalies"])
+    return (
+        f"It caught {caught:,} of the {metrics['n_anomalies']:,} anomalies "
+        f"({100 * metrics['recall']:.1f} %)."
+    )
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
