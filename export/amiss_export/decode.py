@@ -5,7 +5,7 @@ Tables: columns by name -> float32 (n, d), categories as codes, missing numbers 
 """
 
 import io
-import warnings
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,19 +41,19 @@ def decode_image(
     Raises BadInput when the bytes are no image, are cut off, or hold more than max_pixels.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own size warning: we set the bound below
-            image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
+        image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
         if image.width * image.height > max_pixels:
             raise BadInput(
                 f"image of {image.width}x{image.height} is larger than {max_pixels} pixels; "
                 "send a smaller one"
             )
         return fit_image(image, spec)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        # Pillow's words for an unknown format name a Python object: they help nobody.
+        why = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
         raise BadInput(
             f"expected an image ({', '.join(IMAGE_FORMATS)}), got {len(data)} bytes that cannot "
-            f"be decoded: {error}"
+            f"be decoded{why}"
         ) from error
 
 
@@ -192,10 +192,18 @@ def _encode_numbers(values: Values, column: Column) -> NDArray[np.float32]:
         if value is None or value == "":
             numbers[i] = np.nan
         elif isinstance(value, (int, float, np.number, bool, np.bool_)):
-            numbers[i] = float(value)
+            numbers[i] = _as_float(value)
         else:
             raise BadInput(f"column {column.name!r}, row {i}: expected a number, got {value!r:.80}")
     return _narrow(numbers, column)
+
+
+def _as_float(value: Any) -> float:
+    """The number, infinite when it is too large for a float: `_narrow` refuses it by column."""
+    try:
+        return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf
 
 
 def _narrow(numbers: NDArray[np.float64], column: Column) -> NDArray[np.float32]:

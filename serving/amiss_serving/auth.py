@@ -1,0 +1,75 @@
+"""One bearer token over every door. What is not named open is closed."""
+
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from amiss_serving.errors import Unauthenticated
+
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
+OPEN_RPCS = frozenset(f"/{HEALTH.full_name}/{method.name}" for method in HEALTH.methods)
+
+# grpc's classes are generic to the type checker only: hence the quotes.
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Deny = Callable[[str, Context, Exception], Awaitable[None]]
+
+
+class Gate:
+    """Whether a request may pass. Without a token everyone may."""
+
+    def __init__(self, token: str | None) -> None:
+        self._expected = None if token is None else f"Bearer {token}".encode()
+
+    def check(self, authorization: str | bytes | None) -> None:
+        """Nothing, when the Authorization header carries the token. Raises Unauthenticated.
+
+        The comparison takes as long for a nearly right token as for a wrong one.
+        """
+        if self._expected is None:
+            return
+        given = authorization or b""
+        if isinstance(given, str):
+            given = given.encode()
+        scheme, _, rest = given.partition(b" ")
+        if not hmac.compare_digest(scheme.title() + b" " + rest.strip(), self._expected):
+            raise Unauthenticated(
+                "expected the header 'Authorization: Bearer TOKEN' with the service's token, got "
+                + ("another token" if given else "none")
+            )
+
+
+class GrpcGate(grpc.aio.ServerInterceptor):
+    """Closes every RPC but grpc.health.v1, known or not, before its request is read.
+
+    deny(method, context, error) ends the call: how an error is answered is the door's business.
+    """
+
+    def __init__(self, gate: Gate, deny: Deny) -> None:
+        self._gate = gate
+        self._deny = deny
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "Handler | None":
+        if handler_call_details.method in OPEN_RPCS:
+            return await continuation(handler_call_details)
+        metadata = handler_call_details.invocation_metadata
+        given = next((value for key, value in metadata if key == "authorization"), None)
+        try:
+            self._gate.check(given)
+        except Unauthenticated as error:
+            return self._closed(handler_call_details.method, error)
+        return await continuation(handler_call_details)
+
+    def _closed(self, method: str, error: Exception) -> Handler:
+        async def refuse(_: AsyncIterator[bytes], context: Context) -> None:
+            await self._deny(method, context, error)
+
+        # Streaming both ways fits every method on the wire, and waits for no request first.
+        return grpc.stream_stream_rpc_method_handler(refuse)

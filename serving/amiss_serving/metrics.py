@@ -1,0 +1,207 @@
+"""Every metric of the service, in base units.
+
+Labels only from {model, version, protocol, method, code, phase}: their number stays bounded,
+whatever callers send.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.metrics_core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from amiss_export.decision import Verdicts
+
+MODEL = ("model", "version")
+PHASES = ("queue", "decode", "compute", "encode")
+REQUEST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+PHASE_S = (0.00005, 0.0001, 0.00025, *REQUEST_S)
+BATCH_ROWS = tuple(2**i for i in range(13))
+NORMALIZED = tuple(round(0.05 * i, 2) for i in range(21))
+P_VALUES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+
+
+class ArrayHistogram(Collector):
+    """A Prometheus histogram that takes whole arrays: one row or a thousand cost the same.
+
+    Not thread-safe: observe and collect on one thread, here the event loop's.
+    """
+
+    def __init__(
+        self, name: str, text: str, *, bounds: Iterable[float], registry: CollectorRegistry
+    ) -> None:
+        self._name, self._text = name, text
+        self._bounds = np.array(list(bounds))
+        self._series: dict[tuple[str, ...], ArraySeries] = {}
+        registry.register(self)
+
+    def labels(self, model: str, version: str) -> "ArraySeries":
+        """The series of one detector; the same object each time."""
+        return self._series.setdefault((model, version), ArraySeries(self._bounds))
+
+    def collect(self) -> Iterable[Metric]:
+        """The family as the exposition format wants it: cumulative counts by upper bound."""
+        family = HistogramMetricFamily(self._name, self._text, labels=MODEL)
+        bounds = [*map(floatToGoString, self._bounds.tolist()), "+Inf"]
+        for labels, series in self._series.items():
+            cumulative = np.cumsum(series.counts).tolist()
+            family.add_metric(labels, list(zip(bounds, cumulative, strict=True)), series.total)
+        return [family]
+
+
+class ArraySeries:
+    """Counts of values by bucket: counts (len(bounds) + 1,), the last beyond every bound."""
+
+    def __init__(self, bounds: NDArray[np.float64]) -> None:
+        # Values are float32: compare like with like, or 0.1 would lie above the bound 0.1.
+        self._bounds = bounds.astype(np.float32)
+        self.counts = np.zeros(len(bounds) + 1, dtype=np.int64)
+        self.total = 0.0
+
+    def observe(self, values: NDArray[np.float32]) -> None:
+        """Count each of the values (n,) in the first bucket whose bound is not below it."""
+        buckets = np.searchsorted(self._bounds, values, side="left")
+        self.counts += np.bincount(buckets, minlength=len(self.counts))
+        self.total += float(values.sum(dtype=np.float64))
+
+
+class Metrics:
+    """All families, in a registry of their own."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        # Process-wide, and untyped upstream: a gauge beside every counter, which nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        ProcessCollector(registry=registry)
+        self.requests = Counter(
+            "amiss_requests_total",
+            "Requests answered, by their status code.",
+            (*MODEL, "protocol", "method", "code"),
+            registry=registry,
+        )
+        self.request_duration = Histogram(
+            "amiss_request_duration_seconds",
+            "Seconds from a request's arrival to its answer.",
+            (*MODEL, "protocol", "method"),
+            buckets=REQUEST_S,
+            registry=registry,
+        )
+        self.phase_duration = Histogram(
+            "amiss_phase_duration_seconds",
+            "Seconds in each phase of scoring: queue, decode, compute, encode.",
+            (*MODEL, "phase"),
+            buckets=PHASE_S,
+            registry=registry,
+        )
+        self.batch_rows = Histogram(
+            "amiss_batch_rows",
+            "Rows that went into one run of the model.",
+            MODEL,
+            buckets=BATCH_ROWS,
+            registry=registry,
+        )
+        self.queue_rows = Gauge(
+            "amiss_queue_rows", "Rows waiting for a batch.", MODEL, registry=registry
+        )
+        self.rows = Counter("amiss_rows_total", "Rows scored.", MODEL, registry=registry)
+        self.anomalies = Counter(
+            "amiss_anomalies_total", "Rows that were anomalies.", MODEL, registry=registry
+        )
+        self.scores = ArrayHistogram(
+            "amiss_score_normalized",
+            "Normalized scores: 0 the median normal, 0.5 the threshold.",
+            bounds=NORMALIZED,
+            registry=registry,
+        )
+        self.p_values = ArrayHistogram(
+            "amiss_p_value",
+            "Share of calibration normals at least as anomalous as the row; uniform on normals.",
+            bounds=P_VALUES,
+            registry=registry,
+        )
+        self.alarm_rate = Gauge(
+            "amiss_alarm_rate_expected",
+            "Share of normal rows that the threshold lets alarm, as calibrated.",
+            MODEL,
+            registry=registry,
+        )
+        self.info = Gauge(
+            "amiss_model_info", "1 for every detector being served.", MODEL, registry=registry
+        )
+        self.load_duration = Gauge(
+            "amiss_model_load_duration_seconds",
+            "Seconds it took to check and load the bundle.",
+            MODEL,
+            registry=registry,
+        )
+        self._models: dict[tuple[str, str], ModelMetrics] = {}
+        self._calls: dict[tuple[str, ...], _Calls] = {}
+
+    def model(self, name: str, version: int) -> "ModelMetrics":
+        """What scoring with one detector touches, resolved once."""
+        key = (name, str(version))
+        if key not in self._models:
+            self._models[key] = ModelMetrics(self, *key)
+        return self._models[key]
+
+    def announce(self, name: str, version: int, *, alarm_rate: float, load_s: float) -> None:
+        """Publish what is known about a detector before its first request."""
+        key = (name, str(version))
+        self.info.labels(*key).set(1)
+        self.alarm_rate.labels(*key).set(alarm_rate)
+        self.load_duration.labels(*key).set(load_s)
+        self.model(name, version)
+
+    def observe_request(
+        self, model: str, version: str, *, protocol: str, method: str, code: str, duration_s: float
+    ) -> None:
+        """Count one answered request; model and version are empty when no detector was found."""
+        key = (model, version, protocol, method, code)
+        calls = self._calls.get(key)
+        if calls is None:
+            calls = self._calls[key] = _Calls(
+                self.requests.labels(*key),
+                self.request_duration.labels(model, version, protocol, method),
+            )
+        calls.count.inc()
+        calls.duration.observe(duration_s)
+
+
+@dataclass(frozen=True)
+class _Calls:
+    """The two children that a finished request touches."""
+
+    count: Counter
+    duration: Histogram
+
+
+class ModelMetrics:
+    """One detector's metrics. Every series exists from the start, at zero."""
+
+    def __init__(self, metrics: Metrics, name: str, version: str) -> None:
+        key = (name, version)
+        self.phases = {phase: metrics.phase_duration.labels(*key, phase) for phase in PHASES}
+        self.batch_rows = metrics.batch_rows.labels(*key)
+        self.queue_rows = metrics.queue_rows.labels(*key)
+        self._rows = metrics.rows.labels(*key)
+        self._anomalies = metrics.anomalies.labels(*key)
+        self._scores = metrics.scores.labels(*key)
+        self._p_values = metrics.p_values.labels(*key)
+
+    def observe_verdicts(self, verdicts: Verdicts) -> None:
+        """Count n rows at once."""
+        self._rows.inc(len(verdicts.score))
+        self._anomalies.inc(int(np.count_nonzero(verdicts.is_anomaly)))
+        self._scores.observe(verdicts.normalized_score)
+        self._p_values.observe(verdicts.p_value)

@@ -1,0 +1,217 @@
+"""Which detectors are being served: what was on disk, what could be loaded, what was refused."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amiss_export.bundle import (
+    ONNX,
+    VERSION_PATTERN,
+    Bundle,
+    ImageInput,
+    TableInput,
+    list_versions,
+    read_bundle,
+    read_labels,
+)
+from amiss_export.decision import DecisionRule, Verdicts
+from amiss_export.errors import AmissError, BadInput, BundleRefused
+from amiss_serving.errors import DetectorNotFound
+from amiss_serving.runtimes import OnnxRuntime, Runtime
+
+SCORE, RECONSTRUCTION = "score", "reconstruction"
+STABLE = "stable"
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Verdicts for n rows; reconstruction (n, ...) float32 when it was asked for."""
+
+    verdicts: Verdicts
+    reconstruction: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedDetector:
+    """A bundle ready to score. One object per loaded version, compared by identity."""
+
+    bundle: Bundle
+    runtime: Runtime
+    rule: DecisionRule
+    labels: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.bundle.name
+
+    @property
+    def version(self) -> int:
+        return self.bundle.version
+
+    @property
+    def spec(self) -> ImageInput | TableInput:
+        return self.bundle.manifest.input
+
+    def score(self, x: NDArray[Any], *, reconstruct: bool = False) -> Scored:
+        """Verdicts for one checked batch x: uint8 (n, c, h, w) or float32 (n, d). Blocks."""
+        values = self.run(x, (SCORE, RECONSTRUCTION) if reconstruct else (SCORE,))
+        return Scored(self.rule(values[SCORE]), values.get(RECONSTRUCTION))
+
+    def run(self, x: NDArray[Any], outputs: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
+        """The graph's own outputs. Raises AmissError when one is not float32 of the right shape."""
+        values = self.runtime.run(x, outputs)
+        expected = {SCORE: (len(x),), RECONSTRUCTION: x.shape}
+        for output, value in values.items():
+            if value.shape != expected[output] or value.dtype != np.float32:
+                raise AmissError(
+                    f"{self.name}@{self.version}: output {output!r} must be float32 "
+                    f"{expected[output]}, got {value.dtype} {value.shape}"
+                )
+        return values
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A bundle on disk that is not served, and why in one line."""
+
+    name: str
+    version: int
+    reason: str
+
+
+Load = Callable[[str, int], LoadedDetector]
+
+
+def load_detector(
+    models: Path, name: str, version: int, *, device: str = "auto", threads: int = 1
+) -> LoadedDetector:
+    """The detector of a bundle, checked file by file and by one run.
+
+    Raises BundleNotFound and BundleRefused.
+    """
+    bundle = read_bundle(models, name, version)
+    detector = LoadedDetector(
+        bundle=bundle,
+        runtime=OnnxRuntime(bundle.read(ONNX), device=device, threads=threads),
+        rule=DecisionRule(bundle.manifest.decision, bundle.calibration),
+        labels=tuple(sorted(k for k, v in read_labels(models, name).items() if v == version)),
+    )
+    _try_one_row(detector)
+    return detector
+
+
+class DetectorRepository:
+    """The detectors being served, by name and version.
+
+    For each name the newest version that loads, and every labelled one: a broken new version
+    leaves the one before it serving. `load` is how one is loaded; tests pass their own.
+    """
+
+    def __init__(self, models: Path, load: Load) -> None:
+        self._models = models
+        self._load = load
+        self._loaded: dict[str, dict[int, LoadedDetector]] = {}
+        self._labels: dict[str, dict[str, int]] = {}
+        self.refused: list[Refused] = []
+        self.load_duration_s: dict[LoadedDetector, float] = {}
+
+    def scan(self) -> None:
+        """Load what is on disk. Called once, before serving."""
+        for name, versions in list_versions(self._models).items():
+            try:
+                self._labels[name] = read_labels(self._models, name)
+            except BundleRefused as error:  # without labels nobody knows which version is wanted
+                self._refuse(name, versions[-1], error)
+                continue
+            self._load_name(name, versions)
+
+    def detectors(self) -> list[LoadedDetector]:
+        """Every detector being served, by name, then version."""
+        return [d for _, by_version in sorted(self._loaded.items()) for d in by_version.values()]
+
+    def names(self) -> set[str]:
+        """Every name on disk, served or refused."""
+        return set(self._loaded) | {refused.name for refused in self.refused}
+
+    def resolve(self, name: str, version: str = "") -> LoadedDetector:
+        """The detector of a version number or label; empty: the one labelled 'stable', else newest.
+
+        Raises DetectorNotFound, saying what there is. A refused 'stable' is not replaced by another
+        version: that could be the one somebody rolled back.
+        """
+        loaded = self._loaded.get(name, {})
+        labels = self._labels.get(name, {})
+        if not loaded and not labels and all(refused.name != name for refused in self.refused):
+            have = ", ".join(sorted(self._loaded)) or "none"
+            raise DetectorNotFound(f"no detector {name!r:.80}; being served: {have}")
+        wanted = version or (STABLE if STABLE in labels else str(max(loaded, default=0)))
+        number = labels.get(wanted) or (int(wanted) if VERSION_PATTERN.fullmatch(wanted) else 0)
+        if number in loaded:
+            return loaded[number]
+        why = "".join(
+            f"; version {r.version} was refused: {r.reason}"
+            for r in self.refused
+            if r.name == name and number in (0, r.version)
+        )
+        raise DetectorNotFound(
+            f"detector {name!r} serves no version or label {version or wanted!r:.80}{why}; being "
+            f"served: versions {sorted(loaded) or 'none'}, labels {labels or 'none'}"
+        )
+
+    def _load_name(self, name: str, versions: list[int]) -> None:
+        for version in reversed(versions):  # down from the newest until one loads
+            if self._try(name, version):
+                break
+        for version in sorted(set(self._labels[name].values())):
+            seen = any(r.name == name and r.version == version for r in self.refused)
+            if version not in self._loaded.get(name, {}) and not seen:
+                self._try(name, version)
+        if name in self._loaded:
+            self._loaded[name] = dict(sorted(self._loaded[name].items()))
+
+    def _try(self, name: str, version: int) -> bool:
+        started = time.perf_counter()
+        try:
+            detector = self._load(name, version)
+        except BadInput:  # the device asked for, not the bundle
+            raise
+        except Exception as error:  # whatever is wrong with one bundle, the others serve
+            self._refuse(name, version, error)
+            return False
+        self.load_duration_s[detector] = time.perf_counter() - started
+        self._loaded.setdefault(name, {})[version] = detector
+        fields = {"detector": name, "version": version, "labels": detector.labels}
+        logger.info("detector loaded", extra={"fields": fields})
+        return True
+
+    def _refuse(self, name: str, version: int, error: Exception) -> None:
+        # Callers see the reason: keep where the folder lies on this machine out of it.
+        reason = " ".join(str(error).replace(f"{self._models}/", "").split())
+        self.refused.append(Refused(name, version, reason))
+        fields = {"detector": name, "version": version, "reason": reason}
+        logger.error("bundle refused", extra={"fields": fields})
+
+
+def _try_one_row(detector: LoadedDetector) -> None:
+    """Run the graph once: one that does not fit its manifest is refused here, not at a caller."""
+    spec = detector.spec
+    row: NDArray[Any]
+    if isinstance(spec, ImageInput):
+        row = np.zeros((1, spec.channels, spec.height, spec.width), np.uint8)
+    else:
+        row = np.zeros((1, len(spec.columns)), np.float32)
+    try:
+        detector.run(row, (SCORE,))
+        detector.run(row, (SCORE, RECONSTRUCTION))
+    except Exception as error:  # ONNX Runtime has no common base class
+        raise BundleRefused(
+            f"{detector.bundle.path}: {ONNX} does not take {row.dtype} {row.shape}, as the "
+            f"manifest says: {error}"
+        ) from error

@@ -1,0 +1,111 @@
+"""The numbers on the metrics page, and that Prometheus' own linter accepts it."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from amiss_export.decision import Verdicts
+from amiss_serving.metrics import ArrayHistogram, Metrics
+
+from .conftest import Served
+
+LABELS = {"model", "version", "protocol", "method", "code", "phase", "le"}
+NAMES = {
+    "amiss_requests",
+    "amiss_request_duration_seconds",
+    "amiss_phase_duration_seconds",
+    "amiss_batch_rows",
+    "amiss_queue_rows",
+    "amiss_rows",
+    "amiss_anomalies",
+    "amiss_score_normalized",
+    "amiss_p_value",
+    "amiss_alarm_rate_expected",
+    "amiss_model_info",
+    "amiss_model_load_duration_seconds",
+}
+
+
+def test_the_array_histogram_counts_like_prometheus_own() -> None:
+    """Buckets, sum and count equal those of prometheus_client fed row by row, bounds included."""
+    bounds = (0.1, 0.25, 0.5, 1.0)
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    array = ArrayHistogram("h", "text", bounds=bounds, registry=ours)
+    plain = Histogram("h", "text", ("model", "version"), buckets=bounds, registry=theirs)
+    values = np.array([0, 0.25, 0.5, 0.75, 1, 7, 0.125, 0.25], dtype=np.float32)
+    for part in (values[:3], values[3:]):
+        array.labels("m", "1").observe(part)
+    for value in values.tolist():
+        plain.labels("m", "1").observe(value)
+    expected = [line for line in generate_latest(theirs).splitlines() if b"_created" not in line]
+    assert generate_latest(ours).splitlines() == expected
+
+
+def test_a_bound_that_float32_rounds_up_still_holds_its_value() -> None:
+    """float32(0.1) is above 0.1, and is counted in the bucket 0.1 all the same."""
+    array = ArrayHistogram("h", "text", bounds=(0.1, 1.0), registry=CollectorRegistry())
+    array.labels("m", "1").observe(np.array([0.1], dtype=np.float32))
+    assert array.labels("m", "1").counts.tolist() == [1, 0, 0]
+
+
+def test_verdicts_are_counted_at_once() -> None:
+    """Rows, anomalies and both histograms hold what the verdicts say."""
+    metrics = Metrics(CollectorRegistry())
+    metrics.model("m", 3).observe_verdicts(
+        Verdicts(
+            score=np.array([1, 2, 9], np.float32),
+            normalized_score=np.array([0, 0.5, 1], np.float32),
+            p_value=np.array([0.9, 0.4, 0.01], np.float32),
+            is_anomaly=np.array([False, False, True]),
+        )
+    )
+    labels = {"model": "m", "version": "3"}
+    value = metrics.registry.get_sample_value
+    assert value("amiss_rows_total", labels) == 3
+    assert value("amiss_anomalies_total", labels) == 1
+    assert value("amiss_score_normalized_bucket", {**labels, "le": "0.5"}) == 2
+    assert value("amiss_p_value_sum", labels) == pytest.approx(1.31)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_page_holds_exactly_our_metrics_with_bounded_labels(served: Served) -> None:
+    """Names are those of the design, labels are of the fixed set, whatever callers send."""
+    async with httpx.AsyncClient(base_url=served.http) as client:
+        assert (await client.post("/v1/detectors/made-up-name:score")).status_code == 404
+        answer = await client.post("/v1/detectors/image:score", files={"images": b"no image"})
+        assert answer.status_code == 400
+        page = (await client.get(served.metrics)).text
+    families = [
+        f for f in text_string_to_metric_families(page) if not f.name.startswith("process_")
+    ]
+    assert {family.name for family in families} == NAMES
+    samples = [sample for family in families for sample in family.samples]
+    assert {key for sample in samples for key in sample.labels} <= LABELS
+    assert "made-up-name" not in page
+    asked = [s for s in samples if s.name == "amiss_requests_total" and s.labels["code"] == "400"]
+    assert [(s.labels["model"], s.labels["protocol"], s.value) for s in asked] == [
+        ("image", "http", 1)
+    ]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_promtool_accepts_the_page(served: Served, tmp_path: Path) -> None:
+    """`promtool check metrics` has nothing to complain about."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI must have promtool on its PATH (Debian package prometheus)")
+        pytest.skip("promtool is not on this machine's PATH")
+    async with httpx.AsyncClient() as client:
+        page = (await client.get(served.metrics)).content
+    checked = subprocess.run(
+        [promtool, "check", "metrics"], input=page, capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
