@@ -41,7 +41,9 @@ def _run(command: str, arguments: list[str]) -> int:
         sub_command: Callable[[list[str]], int] = importlib.import_module(COMMANDS[command][0]).main
         return sub_command(arguments)
     except ModuleNotFoundError as error:
-        extra = {"train": "train", "evaluate": "train"}.get(command, "train,serve")
+        extra = {"serve": "serve", "train": "train", "evaluate": "train"}.get(
+            command, "train,serve"
+        )
         print(
             f"amiss {command}: {error.name} is not installed; pip install 'amiss[{extra}]'",
             file=sys.stderr,

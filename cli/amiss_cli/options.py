@@ -1,6 +1,7 @@
 """One way to read options: flags over a YAML file over the environment, from typed definitions."""
 
 import re
+from argparse import HelpFormatter
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -14,8 +15,9 @@ _LONG_OPTION = re.compile(r"--[A-Za-z][\w.]*")
 class OptionParser(ArgumentParser):
     """jsonargparse with dashes in option names and one clear line for a wrong option."""
 
-    def format_help(self) -> str:
-        return _LONG_OPTION.sub(lambda m: m.group().replace("_", "-"), super().format_help())
+    def format_help(self, formatter: HelpFormatter | None = None) -> str:
+        text = super().format_help(formatter)
+        return _LONG_OPTION.sub(lambda m: m.group().replace("_", "-"), text)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         lines = [line.strip() for line in str(message).splitlines() if line.strip()]

@@ -24,17 +24,18 @@ OURS = ("callbacks", "logger", "default_root_dir", "enable_checkpointing", "plug
 
 def main(argv: list[str]) -> int:
     """Trains one detector and prints where its bundle is and how good it is."""
-    chosen, _ = _recipe_parser().parse_known_args(argv)
-    recipe = chosen.recipe
-    first = ["--config", str(recipes.path_of(recipe))] if recipe else []
-    values = _parser().parse([*first, *argv])
-    config = to_config(values)
-    _report(train(config, say=_say))
+    _report(train(parse(argv), say=_say))
     return 0
 
 
-def to_config(values: dict[str, Any]) -> TrainConfig:
-    """The run that the options describe."""
+def parse(argv: list[str]) -> TrainConfig:
+    """The run that the options describe: the recipe first, then --config files, then flags."""
+    chosen, _ = _recipe_parser().parse_known_args(argv)
+    first = ["--config", str(recipes.path_of(chosen.recipe))] if chosen.recipe else []
+    return _to_config(_parser().parse([*first, *argv]))
+
+
+def _to_config(values: dict[str, Any]) -> TrainConfig:
     flat = {f.name: values[f.name] for f in dataclasses.fields(DataOptions)}
     name = values["name"] or values["recipe"]
     if not name:

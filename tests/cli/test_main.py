@@ -1,0 +1,72 @@
+"""The `amiss` command: quick help, honest exit codes, no tracebacks."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from amiss_cli.main import COMMANDS, main
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """`amiss`, -h and --help print every sub-command and succeed."""
+    for argv in ([], ["-h"], ["--help"]):
+        assert main(argv) == 0
+        shown = capsys.readouterr().out
+        assert all(name in shown for name in COMMANDS)
+
+
+def test_help_and_version_load_no_room() -> None:
+    """--help and --version import neither torch, pandas, grpc nor pydantic: they answer at once."""
+    code = (
+        "import sys; from amiss_cli.main import main; main(sys.argv[1:]);"
+        "print([m for m in ('torch', 'pandas', 'grpc', 'pydantic', 'numpy') if m in sys.modules])"
+    )
+    for flag in ("--help", "--version"):
+        started = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-c", code, flag], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == "[]"
+        assert time.monotonic() - started < 30
+
+
+def test_an_unknown_command_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelt command names itself and shows the usage."""
+    assert main(["trian"]) == 2
+    assert "no command 'trian'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_defaults(command: str) -> None:
+    """`amiss COMMAND --help` succeeds and mentions its defaults."""
+    done = subprocess.run(
+        [sys.executable, "-m", "amiss_cli.main", command, "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "default" in done.stdout or command == "models", "models has commands of its own"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train", "--recipe", "nothing"], "no recipe 'nothing'"),
+        (["train", "--recipe", "table", "--data", "/nowhere.csv"], "/nowhere.csv"),
+        (["evaluate", "ghost", "--models", "/nowhere"], "no detector 'ghost'"),
+        (["models", "show", "../x", "--models", "/nowhere"], "detector name"),
+        (["serve", "--host", "0.0.0.0"], "no token is set"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bad input ends with exit code 2 and one line that says what was wrong."""
+    assert main(argv) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1

@@ -1,0 +1,116 @@
+"""The training loop: seeds, averaged weights, the best epoch, and going on after a crash."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from amiss_export.errors import BadInput
+from amiss_training.detectors.vae import Vae, VaeConfig
+from amiss_training.fit import LAST, FitConfig, Fitted, fit, forget
+
+
+def normals(n: int, *, seed: int) -> Tensor:
+    return torch.randn(n, 6, generator=torch.Generator().manual_seed(seed)).cumsum(dim=1) / 2
+
+
+def run(
+    folder: Path, *, epochs: int = 3, seed: int = 0, config: FitConfig | None = None, **more: Any
+) -> tuple[Vae, Fitted]:
+    torch.manual_seed(seed)
+    rate = more.pop("learning_rate", 1e-3)
+    vae = Vae(VaeConfig(hidden=(16,), latent_dim=2, learning_rate=rate), shape=(6,), columns=6)
+    fitted = fit(
+        vae,
+        train=normals(200, seed=1),
+        early_stop=normals(50, seed=2),
+        config=config or FitConfig(batch_size=50, min_steps_per_epoch=4),
+        trainer={"max_epochs": epochs, "enable_progress_bar": False, "accelerator": "cpu"},
+        run_dir=folder,
+        fingerprint=more.pop("fingerprint", "same"),
+        seed=seed,
+        **more,
+    )
+    return vae, fitted
+
+
+def weights(vae: Vae) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in vae.parameters()])
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
+    """Two runs with one seed agree to the bit; another seed does not."""
+    one, two, other = (
+        weights(run(tmp_path / name, seed=seed)[0]) for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+
+
+def test_history_has_every_term_of_every_epoch(tmp_path: Path) -> None:
+    """Each epoch has training and validation loss, reconstruction and KL, and the loss falls."""
+    _, fitted = run(tmp_path, epochs=6)
+    terms = {f"{stage}_{t}" for stage in ("train", "val") for t in ("loss", "reconstruction", "kl")}
+    assert [row["epoch"] for row in fitted.history] == list(range(6))
+    assert all(terms < set(row) for row in fitted.history)
+    assert fitted.history[-1]["val_loss"] < fitted.history[0]["val_loss"]
+
+
+def test_the_kept_weights_are_the_averaged_ones_of_the_best_epoch(tmp_path: Path) -> None:
+    """The validation loss of the returned weights is the smallest in the history."""
+    vae, fitted = run(tmp_path, epochs=5)
+    x = normals(50, seed=2)
+    with torch.no_grad():
+        mean, log_variance = vae.network.posterior(x)
+        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
+        loss = vae.network.negative_log_likelihood(x, vae.network.decode(mean)) + kl
+    best = min(fitted.history, key=lambda row: row["val_loss"])
+    assert fitted.best_epoch == best["epoch"]
+    assert float(loss.mean()) == pytest.approx(best["val_loss"], rel=1e-5)
+
+
+def test_training_stops_when_normals_no_longer_improve(tmp_path: Path) -> None:
+    """With weights that cannot move and patience 2, training ends after the third epoch."""
+    patient = FitConfig(batch_size=50, min_steps_per_epoch=4, patience=2)
+    _, fitted = run(tmp_path, epochs=50, config=patient, learning_rate=0.0)
+    assert len(fitted.history) == 3
+
+
+def test_an_interrupted_run_is_continued(tmp_path: Path) -> None:
+    """Two epochs, then --resume to five: five epochs of history, the first two unchanged."""
+    _, first = run(tmp_path, epochs=2)
+    _, second = run(tmp_path, epochs=5, resume=True)
+    assert second.resumed
+    assert [row["epoch"] for row in second.history] == [0, 1, 2, 3, 4]
+    assert second.history[:2] == first.history
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    """Resuming with other settings or data names the file and says what to do."""
+    run(tmp_path, epochs=1)
+    with pytest.raises(BadInput, match=r"last\.ckpt was written with other settings"):
+        run(tmp_path, resume=True, fingerprint="another")
+
+
+@pytest.mark.parametrize("contents", [b"", b"torn", b"PK\x03\x04 torn zip"])
+def test_a_torn_checkpoint_is_refused(tmp_path: Path, contents: bytes) -> None:
+    """A checkpoint that cannot be read is one clear line, not a traceback of torch's."""
+    (tmp_path / LAST).write_bytes(contents)
+    with pytest.raises(BadInput, match=r"last\.ckpt is no checkpoint of ours"):
+        run(tmp_path, resume=True)
+
+
+def test_nothing_to_resume_starts_anew(tmp_path: Path) -> None:
+    """--resume without a checkpoint trains from the start: a scheduled job can always say it."""
+    _, fitted = run(tmp_path, epochs=1, resume=True)
+    assert not fitted.resumed
+
+
+def test_a_run_that_ended_well_leaves_no_checkpoints(tmp_path: Path) -> None:
+    """After `forget` the run's folder holds no checkpoint."""
+    run(tmp_path, epochs=1)
+    assert (tmp_path / LAST).exists()
+    forget(tmp_path)
+    assert not list(tmp_path.glob("*.ckpt"))

@@ -1,0 +1,87 @@
+"""The sentences say what the figures say."""
+
+from typing import Any
+
+import pytest
+
+from amiss_export.decision import calibrate
+from amiss_training.wording import peer_verdict, promise, readable, verdict
+
+
+def test_promise_names_the_rate_the_rows_and_the_confidence() -> None:
+    """Each method's sentence holds its alarm rate and n; only PAC speaks of confidence."""
+    scores = range(1, 401)
+    marginal, _ = calibrate(scores, alarm_rate=0.05)
+    pac, _ = calibrate(scores, alarm_rate=0.05, confidence=0.95)
+    default, _ = calibrate(scores)
+    assert "5 % of fresh normals" in promise(marginal)
+    assert "400 held-out normals" in promise(marginal)
+    assert "confidence" not in promise(marginal)
+    assert "95 % confidence" in promise(pac)
+    assert "default" in promise(default)
+
+
+@pytest.mark.parametrize(
+    ("auroc", "words"),
+    [(0.999, "almost perfectly"), (0.5, "hardly at all"), (0.1, "the wrong way round")],
+)
+def test_verdict_opens_with_how_well_it_separates(auroc: float, words: str) -> None:
+    """The AUROC decides the words of the first sentence."""
+    first, _, _ = verdict(_metrics(auroc=auroc), noun="image").partition(":")
+    assert first.endswith(words)
+
+
+def test_verdict_says_when_the_observed_share_breaks_the_promise() -> None:
+    """A count out of its band reads OUTSIDE, one inside it does not."""
+    assert "OUTSIDE" in verdict(_metrics(inside=False), noun="row")
+    assert "OUTSIDE" not in verdict(_metrics(inside=True), noun="row")
+
+
+def test_verdict_of_a_one_class_test_makes_no_claim_to_separate() -> None:
+    """Without AUROC, band and recall the verdict says that it cannot be said."""
+    text = verdict(_metrics(auroc=None, band=False, recall=None), noun="row")
+    assert "cannot be said" in text
+    assert "AUROC" not in text
+
+
+def test_peers_that_beat_ours_are_named_best_first() -> None:
+    """Every peer above ours is named with its AUROC, the best first; the others are not."""
+    beaten, line = peer_verdict(
+        0.9, {"knn": {"auroc": 0.95}, "mahalanobis": {"auroc": 0.97}, "pyod_pca": {"auroc": 0.8}}
+    )
+    assert beaten
+    assert line.startswith("Mahalanobis (0.9700) and 5 nearest neighbours (0.9500) beat")
+    assert "PyOD" not in line
+
+
+def test_no_better_peer_names_the_best_of_them() -> None:
+    """An equal or failed peer does not beat ours."""
+    beaten, line = peer_verdict(0.9, {"knn": {"auroc": 0.9}, "mahalanobis": {"auroc": None}})
+    assert not beaten
+    assert "5 nearest neighbours" in line
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.12345, "0.1235"), (12345.6, "12,346"), (-1500.0, "-1,500"), (1.2345e9, "1.234e+09")],
+)
+def test_numbers_read_well(value: float, text: str) -> None:
+    """Thousands are grouped and only the very large take an exponent."""
+    assert readable(value) == text
+
+
+def _metrics(
+    *,
+    auroc: float | None = 0.9,
+    inside: bool = True,
+    band: bool = True,
+    recall: float | None = 0.5,
+) -> dict[str, Any]:
+    count = {"n_normals": 100, "observed": 4, "low": 1, "high": 12, "inside": inside}
+    return {
+        "auroc": auroc,
+        "threshold": {"promise": "The threshold promises."},
+        "band_99": count if band else None,
+        "recall": recall,
+        "n_anomalies": 10,
+    }
