@@ -87,6 +87,13 @@ def test_a_huge_image_is_refused_before_it_is_decoded() -> None:
         decode_image(encoded(Image.new("L", (100, 100))), GREY, max_pixels=9_999)
 
 
+def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A header that claims more pixels than Pillow allows is one clear error, not a traceback."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(BadInput, match="expected an image"):
+        decode_image(encoded(Image.new("L", (100, 100))), GREY)
+
+
 def test_records_become_rows_with_codes() -> None:
     """Numbers travel as they are, categories as 2 + index, absent as missing, unknown as unseen."""
     found = encode_records(
@@ -110,6 +117,7 @@ def test_records_become_rows_with_codes() -> None:
         ([{"agee": 1}], "record 0: unknown column\\(s\\) 'agee'; expected 'age', 'sex', 'dose'"),
         ([{"age": "old", "dose": 1}], "column 'age', row 0: expected a number, got 'old'"),
         ([{"age": 1, "dose": 1}, {"age": 1}], "column 'dose', row 1: expected a value, got none"),
+        ([{"age": 10**400, "dose": 1}], "column 'age', row 0: expected a finite number"),
         ([{"age": 1e300, "dose": 1}], "column 'age', row 0: expected a finite number"),
         ([{"age": math.inf, "dose": 1}], "column 'age', row 0: expected a finite number"),
         ([{"age": True, "sex": ["f"], "dose": 1}], "column 'sex'"),
