@@ -16,8 +16,8 @@ def examples(settings: Settings, at: Addresses) -> str:
         return "no example rows in the bundles; see /docs for how to ask"
     closed = settings.read_token() is not None
     lines = ["", "Ask it, in another terminal, from this folder:", ""]
-    lines += [f"  {_curl(name, file, at.http, closed)}" for name, file in found.items()]
-    lines += ["", "  .venv/bin/python - <<'END'", *_snippet(found, at.grpc), "  END", ""]
+    lines += [_curl(name, file, at.http, closed) for name, file in found.items()]
+    lines += ["", ".venv/bin/python - <<'END'", *_snippet(found, at.grpc), "END", ""]
     return "\n".join(lines)
 
 
