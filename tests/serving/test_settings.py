@@ -1,5 +1,6 @@
 """What the service refuses to start with."""
 
+import inspect
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,6 @@ def test_every_setting_is_documented() -> None:
     """Each field has its line in the docstring (help text) and in serving/README.md's table."""
     readme = (Path(__file__).parents[2] / "serving" / "README.md").read_text()
     for field in fields(Settings):
-        assert f"        {field.name}: " in (Settings.__doc__ or "")
+        assert f"\n    {field.name}: " in inspect.cleandoc(Settings.__doc__ or "")
         option = "AMISS_TOKEN" if field.name == "token" else f"--{field.name.replace('_', '-')}"
         assert f"| `{option}` |" in readme
