@@ -25,7 +25,10 @@ class OptionParser(ArgumentParser):
 
     def parse(self, argv: Sequence[str]) -> dict[str, Any]:
         """Values by option name, nested where the option is (e.g. vae.hidden)."""
-        values: dict[str, Any] = self.parse_args([_underscored(a) for a in argv]).as_dict()
+        try:
+            values: dict[str, Any] = self.parse_args([_underscored(a) for a in argv]).as_dict()
+        except UnicodeDecodeError as error:
+            raise BadInput(f"--config must be UTF-8 text: {error}") from error
         return values
 
 

@@ -58,6 +58,7 @@ def main(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="amiss score",
+        allow_abbrev=False,  # --token SECRET must not pass for --token-file
         description="Score every row of a table, or every image of a folder. Output columns, in "
         "input order: row (0-based) or path, score, normalized_score, p_value, is_anomaly.",
     )

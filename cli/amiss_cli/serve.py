@@ -33,6 +33,7 @@ def _parser() -> OptionParser:
         f"in a YAML file (--config); the bearer token only as {TOKEN_VARIABLE} or in --token-file.",
         env_prefix="AMISS",
         default_env=True,
+        allow_abbrev=False,  # --token SECRET must not pass for --token-file
     )
     parser.add_argument("--config", action="config", help="YAML file of options; flags win")
     parser.add_argument(

@@ -24,7 +24,9 @@ OURS = ("callbacks", "logger", "default_root_dir", "enable_checkpointing", "plug
 
 def main(argv: list[str]) -> int:
     """Trains one detector and prints where its bundle is and how good it is."""
-    _report(train(parse(argv), say=_say))
+    trained = train(parse(argv), say=_say)
+    if trained is not None:
+        _report(trained)
     return 0
 
 

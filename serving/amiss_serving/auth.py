@@ -7,10 +7,11 @@ from typing import Any, TypeAlias
 import grpc
 from grpc_health.v1 import health_pb2
 
-from amiss_serving.errors import Unauthenticated
+from amiss_serving.errors import NoSuchMethod, Unauthenticated
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
-OPEN_RPCS = frozenset(f"/{HEALTH.full_name}/{method.name}" for method in HEALTH.methods)
+# Not List, which would name every detector to strangers.
+OPEN_RPCS = frozenset(f"/{HEALTH.full_name}/{method}" for method in ("Check", "Watch"))
 
 # grpc's classes are generic to the type checker only: hence the quotes.
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -43,8 +44,9 @@ class Gate:
 
 
 class GrpcGate(grpc.aio.ServerInterceptor):
-    """Closes every RPC but grpc.health.v1, known or not, before its request is read.
+    """Closes every RPC but health's Check and Watch, known or not, before its request is read.
 
+    Those that nobody wrote are answered here too, to whom may pass.
     deny(method, context, error) ends the call: how an error is answered is the door's business.
     """
 
@@ -65,7 +67,12 @@ class GrpcGate(grpc.aio.ServerInterceptor):
             self._gate.check(given)
         except Unauthenticated as error:
             return self._closed(handler_call_details.method, error)
-        return await continuation(handler_call_details)
+        known = await continuation(handler_call_details)
+        if known is None:
+            method = handler_call_details.method
+            absent = NoSuchMethod(f"no method {method!r:.200}; reflection lists what there is")
+            return self._closed(method, absent)
+        return known
 
     def _closed(self, method: str, error: Exception) -> Handler:
         async def refuse(_: AsyncIterator[bytes], context: Context) -> None:

@@ -7,6 +7,7 @@ loop; the thread sees only a list of members and returns a list of answers.
 """
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ from amiss_export.decode import check_images, check_rows
 from amiss_serving.errors import DeadlineExceeded, NotReady, QueueFull, TooLarge
 from amiss_serving.metrics import Metrics, ModelMetrics
 from amiss_serving.repository import LoadedDetector, Scored
+
+logger = logging.getLogger(__name__)
 
 
 class Engine:
@@ -135,7 +138,7 @@ class _Lane:
         self._computing: list[_Member] = []
         self._rows = 0
         self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"compute-{detector.name}")
+        self._thread = self._new_thread()
         self._task = asyncio.create_task(self._run())
 
     def join(
@@ -184,8 +187,12 @@ class _Lane:
             if self._batch_delay_s and self._rows < self._max_batch_rows:
                 await asyncio.sleep(self._batch_delay_s)
             batch = self._take()
-            if batch:
+            if not batch:
+                continue
+            try:
                 await self._compute(batch)
+            except Exception as error:  # not the rows: the model's thread, or the code around it
+                self._restart(batch, error)
 
     def _take(self) -> list[_Member]:
         """The next batch, first come first served. Those past their deadline are told, not run."""
@@ -207,6 +214,20 @@ class _Lane:
         if not self._waiting:
             self._arrived.clear()
         return batch
+
+    def _restart(self, batch: list[_Member], error: Exception) -> None:
+        """Tell the batch, take a new thread, go on: a queue nobody empties would be silent."""
+        logger.error("compute worker restarted", exc_info=error)
+        self._metrics.worker_restarts.inc()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread = self._new_thread()
+        self._computing = []
+        for member in batch:
+            if not member.answer.done():
+                member.answer.set_exception(error)
+
+    def _new_thread(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, thread_name_prefix=f"compute-{self._detector.name}")
 
     async def _compute(self, batch: list[_Member]) -> None:
         started = self._clock()

@@ -7,6 +7,10 @@ class DetectorNotFound(AmissError):
     """No detector of that name, version or label is being served."""
 
 
+class NoSuchMethod(AmissError):
+    """The service has no method of that name."""
+
+
 class TooLarge(AmissError):
     """The request holds more bytes or rows than the service takes at once."""
 

@@ -5,6 +5,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import grpc
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -12,7 +15,7 @@ from amiss.v1 import scoring_pb2 as pb
 from amiss.v1 import scoring_pb2_grpc
 from amiss_export.errors import AmissError, BadInput
 from amiss_serving import errors
-from amiss_serving.auth import Context, Gate, GrpcGate
+from amiss_serving.auth import Context, Gate, GrpcGate, Handler
 from amiss_serving.grpc_messages import (
     decoder,
     detector_message,
@@ -27,6 +30,7 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     BadInput: grpc.StatusCode.INVALID_ARGUMENT,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.DetectorNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.NoSuchMethod: grpc.StatusCode.UNIMPLEMENTED,
     errors.TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.NotReady: grpc.StatusCode.UNAVAILABLE,
@@ -91,7 +95,7 @@ class ScoringServicer(scoring_pb2_grpc.ScoringServiceServicer):
         return await self._answer("GetDetector", context, work)
 
     async def deny(self, method: str, context: Context, error: Exception) -> None:
-        """End an RPC that the gate closed, known or not."""
+        """End an RPC that goes no further, known or not, with the error."""
 
         async def work(_: Call) -> None:
             raise error
@@ -121,31 +125,34 @@ class ScoringServicer(scoring_pb2_grpc.ScoringServiceServicer):
             call.close(code.name)
 
 
+class _HealthServicer(health.aio.HealthServicer):
+    """grpcio's own, whose List would be a traceback in the log."""
+
+    async def List(self, _request: object, context: Context) -> None:  # noqa: N802  the wire's name
+        await context.abort(
+            grpc.StatusCode.UNIMPLEMENTED, "Check one by name; ListDetectors has the names"
+        )
+
+
 class HealthDoor:
     """grpc.health.v1: '' and amiss.v1.ScoringService for the whole, and each detector by name."""
 
     def __init__(self, service: Service) -> None:
-        self.servicer = health.aio.HealthServicer()
+        self.servicer = _HealthServicer()
         self._service = service
 
     async def publish(self) -> None:
         """Tell those who check and watch how things stand now."""
-        ready = bool(self._service.repository.detectors())
+        repository = self._service.repository
         for whole in ("", SCORING.full_name):
-            await self.servicer.set(whole, _serving(ready))
-        for name in self._service.repository.names():
-            await self.servicer.set(name, _serving(self._resolves(name)))
+            await self.servicer.set(whole, _serving(bool(repository.detectors())))
+        answering = {detector.name for detector in repository.answering()}
+        for name in repository.names():
+            await self.servicer.set(name, _serving(name in answering))
 
     async def fail(self) -> None:
         """Say NOT_SERVING everywhere, for good: the service is going away."""
         await self.servicer.enter_graceful_shutdown()
-
-    def _resolves(self, name: str) -> bool:
-        try:
-            self._service.repository.resolve(name)
-        except errors.DetectorNotFound:
-            return False
-        return True
 
 
 def build_grpc_server(service: Service, gate: Gate) -> tuple[grpc.aio.Server, HealthDoor]:
@@ -160,12 +167,39 @@ def build_grpc_server(service: Service, gate: Gate) -> tuple[grpc.aio.Server, He
             ("grpc.so_reuseport", 0),  # else a second service would share the port unnoticed
         ],
     )
-    scoring_pb2_grpc.add_ScoringServiceServicer_to_server(scoring, server)
+    handlers = {method.name: _handler(scoring, method) for method in SCORING.methods}
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(SCORING.full_name, handlers),)
+    )
     door = HealthDoor(service)
     health_pb2_grpc.add_HealthServicer_to_server(door.servicer, server)
     names = (SCORING.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
     return server, door
+
+
+def _handler(scoring: ScoringServicer, method: MethodDescriptor) -> Handler:
+    """One RPC as the generated code has it, but a message that is none is bad input like any."""
+    request_class, response_class = map(GetMessageClass, (method.input_type, method.output_type))
+    answer = getattr(scoring, method.name)
+
+    def read(data: bytes) -> Message | BadInput:
+        try:
+            return request_class.FromString(data)
+        except DecodeError as error:
+            return BadInput(
+                f"expected a message {method.input_type.full_name}, got {len(data)} bytes: {error}"
+            )
+
+    async def handle(request: Message | BadInput, context: Context) -> Message:
+        if isinstance(request, BadInput):
+            await scoring.deny(f"/{SCORING.full_name}/{method.name}", context, request)
+        response: Message = await answer(request, context)
+        return response
+
+    return grpc.unary_unary_rpc_method_handler(
+        handle, request_deserializer=read, response_serializer=response_class.SerializeToString
+    )
 
 
 def _status(error: Exception, call: Call) -> tuple[grpc.StatusCode, str]:

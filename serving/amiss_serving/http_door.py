@@ -25,6 +25,7 @@ STATUS: dict[type[Exception], int] = {
     BadInput: 400,
     errors.Unauthenticated: 401,
     errors.DetectorNotFound: 404,
+    errors.NoSuchMethod: 404,
     errors.TooLarge: 413,
     errors.QueueFull: 429,
     errors.NotReady: 503,
@@ -68,9 +69,10 @@ class HttpDoor:
             if route not in self._open_routes:
                 self._gate.check(headers.get("authorization"))
             await self.app(scope, receive, send_on)
-        except asyncio.CancelledError:
-            status = CALLER_GONE
-            raise
+        except asyncio.CancelledError:  # by uvicorn alone, when the time to drain is over
+            if not status:
+                late = errors.NotReady("the service stopped before it had an answer")
+                await error_response(late, call)(scope, receive, send_on)
         except Exception as error:
             if not status:
                 await error_response(error, call)(scope, receive, send_on)
@@ -96,7 +98,7 @@ def error_response(error: Exception, call: Call) -> Response:
     return Response(
         msgspec.json.encode(ErrorAnswer(error=call.error, request_id=call.request_id)),
         status_code=status,
-        headers=HEADERS.get(type(error)),
+        headers=error.headers if isinstance(error, HTTPException) else HEADERS.get(type(error)),
         media_type="application/json",
     )
 

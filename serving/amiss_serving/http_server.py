@@ -173,6 +173,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
         summary="Whether the process answers at all.",
         responses=_responses("StatusAnswer"),
     )
+    @app.head("/healthz", name="healthz", include_in_schema=False)
     async def healthz() -> Response:
         return _json(StatusAnswer("alive"))
 
@@ -182,6 +183,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
         summary="Whether it can score; if not, why.",
         responses=_responses("StatusAnswer"),
     )
+    @app.head("/readyz", name="readyz", include_in_schema=False)
     async def readyz() -> Response:
         service.check_ready()
         return _json(StatusAnswer("ready"))
@@ -213,7 +215,7 @@ def _add_documents(app: FastAPI) -> None:
 async def _read(request: Request, service: Service) -> tuple[Any, int]:
     """What decodes the body, and how many bytes it is."""
     limits, timeout_s = service.limits, service.default_timeout_s
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         body = await read_json(request, max_bytes=limits.max_bytes, timeout_s=timeout_s)
         return json_decoder(body), len(body)
     images = await read_images(

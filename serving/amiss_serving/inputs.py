@@ -110,8 +110,8 @@ def tensor_from_bytes(data: bytes, dtype: str, shape: Sequence[int]) -> NDArray[
 
     Raises BadInput when shape and length disagree.
     """
-    if not 1 <= len(shape) <= 4 or any(length < 0 for length in shape):
-        raise BadInput(f"expected a shape of 1 to 4 lengths >= 0, got {list(shape)[:8]}")
+    if not 1 <= len(shape) <= 4 or any(length < 1 for length in shape):
+        raise BadInput(f"expected a shape of 1 to 4 lengths >= 1, got {list(shape)[:8]}")
     expected = math.prod(shape) * np.dtype(dtype).itemsize  # Python integers: cannot overflow
     if expected != len(data):
         raise BadInput(

@@ -136,6 +136,12 @@ class Metrics:
             MODEL,
             registry=registry,
         )
+        self.worker_restarts = Counter(
+            "amiss_worker_restarts_total",
+            "Times the thread that runs the model broke and was replaced.",
+            MODEL,
+            registry=registry,
+        )
         self.info = Gauge(
             "amiss_model_info", "1 for every detector being served.", MODEL, registry=registry
         )
@@ -194,6 +200,7 @@ class ModelMetrics:
         self.phases = {phase: metrics.phase_duration.labels(*key, phase) for phase in PHASES}
         self.batch_rows = metrics.batch_rows.labels(*key)
         self.queue_rows = metrics.queue_rows.labels(*key)
+        self.worker_restarts = metrics.worker_restarts.labels(*key)
         self._rows = metrics.rows.labels(*key)
         self._anomalies = metrics.anomalies.labels(*key)
         self._scores = metrics.scores.labels(*key)

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ class DetectorRepository:
         for name, versions in list_versions(self._models).items():
             try:
                 self._labels[name] = read_labels(self._models, name)
-            except BundleRefused as error:  # without labels nobody knows which version is wanted
+            except (BundleRefused, OSError) as error:  # nobody knows which version is wanted
                 self._refuse(name, versions[-1], error)
                 continue
             self._load_name(name, versions)
@@ -135,6 +136,14 @@ class DetectorRepository:
     def detectors(self) -> list[LoadedDetector]:
         """Every detector being served, by name, then version."""
         return [d for _, by_version in sorted(self._loaded.items()) for d in by_version.values()]
+
+    def answering(self) -> list[LoadedDetector]:
+        """What answers for each name when no version is asked for; names without are left out."""
+        found = []
+        for name in sorted(self._loaded):
+            with suppress(DetectorNotFound):
+                found.append(self.resolve(name))
+        return found
 
     def names(self) -> set[str]:
         """Every name on disk, served or refused."""
@@ -160,9 +169,10 @@ class DetectorRepository:
             for r in self.refused
             if r.name == name and number in (0, r.version)
         )
+        asked = f"version or label {wanted!r:.80}" if version or labels else "version"
         raise DetectorNotFound(
-            f"detector {name!r} serves no version or label {version or wanted!r:.80}{why}; being "
-            f"served: versions {sorted(loaded) or 'none'}, labels {labels or 'none'}"
+            f"detector {name!r} serves no {asked}{why}; being served: versions "
+            f"{sorted(loaded) or 'none'}, labels {labels or 'none'}"
         )
 
     def _load_name(self, name: str, versions: list[int]) -> None:

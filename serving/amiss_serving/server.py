@@ -36,11 +36,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the doors are, each HOST:PORT."""
+    """Where the doors are, each HOST:PORT, and the NAME@VERSION that answers for each name."""
 
     http: str
     grpc: str
     metrics: str
+    detectors: tuple[str, ...]
 
 
 def run(settings: Settings, on_ready: Callable[[Addresses], None] | None = None) -> int:
@@ -83,8 +84,13 @@ async def serving(
             http=_address(settings.host, http.port),
             grpc=grpc_address,
             metrics=_address(settings.host, metrics.port),
+            detectors=tuple(f"{d.name}@{d.version}" for d in service.repository.answering()),
         )
-        _announce(service, addresses)
+        logger.info("ready", extra={"fields": asdict(addresses)})
+        if not service.repository.detectors():
+            logger.warning(
+                f"no detector is loaded from {settings.models}: alive, but not ready to score"
+            )
         try:
             yield addresses
         finally:
@@ -208,13 +214,6 @@ def _grpc_port(settings: Settings) -> int:
     """The port for gRPC, seen free. gRPC's own word for a port in use is a page of internals."""
     with _bind(settings, "grpc_port") as probe:
         return int(probe.getsockname()[1])
-
-
-def _announce(service: Service, addresses: Addresses) -> None:
-    served = [f"{d.name}@{d.version}" for d in service.repository.detectors()]
-    logger.info("ready", extra={"fields": {**asdict(addresses), "detectors": served}})
-    if not served:
-        logger.warning("no detector is loaded: alive, but not ready to score")
 
 
 def _address(host: str, port: int) -> str:

@@ -61,6 +61,8 @@ class Settings:
 
     def validate(self) -> None:
         """Nothing, when they can be served. Raises BadInput naming the key and the value."""
+        if Path(self.models).exists() and not Path(self.models).is_dir():
+            raise BadInput(f"models must be a folder of bundles, got the file {self.models}")
         self._check_ports()
         self._check_bounds()
         if self.log_level not in LOG_LEVELS:

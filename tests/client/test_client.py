@@ -9,6 +9,7 @@ import pytest
 
 from amiss.v1 import scoring_pb2 as pb
 from amiss_client import (
+    AmissClientError,
     AsyncClient,
     Client,
     ColumnSpec,
@@ -70,11 +71,13 @@ def test_images_are_bytes_or_paths(service: FakeService, ask: Ask, tmp_path: Pat
         ("score_images", []),
         ("score_images", ["no such file.png"]),
         ("score_images", [np.zeros((2, 2))]),
+        ("score_images", iter([b"x"])),
         ("score_tensor", np.zeros((3, 2))),
         ("score_tensor", np.zeros(3, dtype=np.float32)),
         ("score_tensor", np.zeros((0, 2), dtype=np.float32)),
         ("score_table", {}),
         ("score_table", {"size": []}),
+        ("score_table", {"colour": ["\ud800"]}),
         ("score_table", {"size": [1, 2], "colour": ["red"]}),
     ],
 )
@@ -247,3 +250,32 @@ def test_wire_request_needs_no_client_side_knowledge_of_columns(
     names = [column.name for column in service.requests[0].columns.columns]
     assert names == ["size", "note"]
     assert isinstance(service.requests[0], pb.ScoreRequest)
+
+
+@pytest.mark.parametrize("token", ["mine\n", "two words", "caf\u00e9"])
+def test_a_token_that_cannot_travel_is_refused_unseen(
+    service: FakeService, ask: Ask, token: str
+) -> None:
+    """A token with a line end, a blank or an accent raises InvalidInput, which does not show it."""
+    with pytest.raises(InvalidInput, match="printable ASCII") as caught:
+        ask("list_detectors", options={"token": token})
+    assert token.strip() not in str(caught.value)
+    assert service.requests == []
+
+
+def test_a_closed_client_says_so(service: FakeService) -> None:
+    """After close every call of either client raises the client's own error."""
+    client = Client(service.address)
+    client.close()
+    with pytest.raises(AmissClientError, match="closed"):
+        client.list_detectors()
+    with pytest.raises(AmissClientError, match="closed"):
+        client.score_table("table", {"size": [1.0]})
+
+    async def go() -> None:
+        async with AsyncClient(service.address) as other:
+            await other.list_detectors()
+        await other.score_table("table", {"size": [1.0]})
+
+    with pytest.raises(AmissClientError, match="closed"):
+        asyncio.run(go())

@@ -60,6 +60,11 @@ def test_a_key_absent_from_a_record_is_missing() -> None:
         ([pd.NA, pd.NaT, "x"], ["", "", "x"]),
         ([None, None], [None, None]),
         ([Decimal("1.5"), None], [1.5, None]),
+        ([10**400, 1], [math.inf, 1.0]),
+        ([10**400, 1, None], [math.inf, 1.0, None]),
+        (np.ma.array([1.5, 9.0], mask=[False, True]), [1.5, None]),
+        (np.array(["2026-01-02", "NaT"], dtype="M8[ns]"), ["2026-01-02 00:00:00", ""]),
+        (pd.Series(pd.to_timedelta([1, None], unit="h")), ["1:00:00", ""]),
         (np.array([1, 2], dtype=np.int8), [1.0, 2.0]),
         (np.array(["a", "b"]), ["a", "b"]),
         (np.array([1.5], dtype=">f4"), [1.5]),
@@ -90,6 +95,8 @@ def test_categories_are_written_as_the_service_writes_them(value: Any) -> None:
         {"a": np.zeros((2, 2))},
         {"a": [b"x"]},
         {"a": [[1], [2]]},
+        {"a": {1, 2}},
+        {"a": {0: 1.5, 1: 2.5}},
     ],
 )
 def test_what_is_no_table_is_refused(table: Any) -> None:

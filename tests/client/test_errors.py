@@ -114,6 +114,9 @@ def test_a_later_piece_names_its_rows(service: FakeService, ask: Ask) -> None:
     [
         {"address": "http://127.0.0.1:8000"},
         {"address": "localhost"},
+        {"address": "localhost:70000"},
+        {"address": "localhost:http"},
+        {"address": ":8001"},
         {"timeout_s": 0.0},
         {"timeout_s": float("inf")},
         {"max_in_flight": 0},

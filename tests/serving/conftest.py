@@ -138,7 +138,7 @@ async def slow(tmp_path: Path) -> AsyncIterator[Slow]:
         return Service(repository, engine, metrics, limits=limits, default_timeout_s=5)
 
     async with AsyncExitStack() as stack:
-        settings = free_ports(tmp_path, drain_s=5)
+        settings = free_ports(tmp_path, drain_s=2)
         addresses = await stack.enter_async_context(serving(settings, build))
         yield Slow(addresses, tmp_path, runtime, stack.aclose)
         runtime.free.set()

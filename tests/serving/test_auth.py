@@ -108,6 +108,7 @@ async def test_health_needs_no_token(guarded: Served) -> None:
     async with httpx.AsyncClient() as client:
         for path in ("/healthz", "/readyz"):
             assert (await client.get(guarded.http + path)).status_code == 200
+            assert (await client.head(guarded.http + path)).status_code == 200
             assert (await client.post(guarded.http + path)).status_code == 401
 
 
@@ -148,6 +149,7 @@ async def test_every_rpc_refuses_without_the_token(guarded: Served) -> None:
         assert len(found) >= 6
         assert set(found) >= OPEN_RPCS
         closed = [rpc for rpc in found if rpc not in OPEN_RPCS]
+        assert {rpc.rpartition("/")[2] for rpc in OPEN_RPCS} == {"Check", "Watch"}
         for rpc in (*closed, "/amiss.v1.ScoringService/Made", "/made.Up/Rpc"):
             for headers in WRONG:
                 assert await ended(channel, rpc, headers) == grpc.StatusCode.UNAUTHENTICATED, rpc

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from amiss_export.errors import AmissError, BadInput
@@ -327,4 +329,23 @@ async def test_the_engine_counts_what_it_did(make_detector: MakeDetector) -> Non
     }
     assert values == {"amiss_rows_total": 3, "amiss_anomalies_total": 1, "amiss_queue_rows": 0}
     assert metrics.registry.get_sample_value("amiss_batch_rows_sum", labels) == 3
+    await engine.close()
+
+
+async def test_a_worker_that_breaks_is_replaced(make_detector: MakeDetector) -> None:
+    """An error outside the model fails its batch alone, is counted, and the next is answered."""
+    metrics = Metrics(CollectorRegistry())
+    engine, detector = Engine(metrics), make_detector(FakeRuntime())
+    rule, broken = detector.rule, [True]
+
+    def sometimes(scores: NDArray[np.float32]) -> Any:
+        return None if broken.pop() else rule(scores)
+
+    detector = replace(detector, rule=sometimes)  # type: ignore[arg-type]  # no verdicts at all
+    with pytest.raises(AttributeError):
+        await ask(engine, detector, 1)
+    broken.append(False)
+    assert (await ask(engine, detector, 2)).verdicts.score.tolist() == [2]
+    labels = {"model": "table", "version": "1"}
+    assert metrics.registry.get_sample_value("amiss_worker_restarts_total", labels) == 1
     await engine.close()

@@ -277,3 +277,57 @@ async def test_an_unexpected_error_is_answered_in_general(slow: Slow) -> None:
     assert error.code() == grpc.StatusCode.INTERNAL
     assert "look-here" in (error.details() or "")
     assert "poison" not in (error.details() or "")
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_a_full_queue_says_when_to_retry_and_too_large_does_not(slow: Slow) -> None:
+    """Both are RESOURCE_EXHAUSTED; only the full queue carries retry-after beside the id."""
+    slow.runtime.free.clear()
+    async with grpc.aio.insecure_channel(slow.addresses.grpc) as channel:
+        scoring: Any = scoring_pb2_grpc.ScoringServiceStub(channel)
+        five = pb.ScoreRequest(detector="table", tensor=tensor(rows(*[0] * 5)))
+        busy = scoring.Score(five)
+        while not slow.runtime.entered.is_set():
+            await asyncio.sleep(0.005)
+        waiting = scoring.Score(five)
+        await asyncio.sleep(0.1)
+        full = await status(scoring.Score(five, metadata=(("x-request-id", "mine"),)))
+        nine = pb.ScoreRequest(detector="table", tensor=tensor(rows(*[0] * 9)))
+        large = await status(scoring.Score(nine))
+        slow.runtime.free.set()
+        await busy
+        await waiting
+    assert full.code() == large.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert dict(full.trailing_metadata()) == {"x-request-id": "mine", "retry-after": "1"}
+    assert set(dict(large.trailing_metadata())) == {"x-request-id"}
+
+
+@pytest.mark.parametrize("message", [b"\xff\xff", b"\x0a\x02\xff\xfe"])
+async def test_a_message_that_is_none_is_bad_input(
+    channel: grpc.aio.Channel, message: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Corrupt bytes are INVALID_ARGUMENT with the request id, and no traceback in the log."""
+    call = channel.unary_unary("/amiss.v1.ScoringService/Score")
+    error = await status(call(message, metadata=(("x-request-id", "mine"),)))
+    assert error.code() == INVALID
+    assert "amiss.v1.ScoreRequest" in (error.details() or "")
+    assert ("x-request-id", "mine") in tuple(error.trailing_metadata())
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_methods_nobody_wrote_are_answered_with_the_id(channel: grpc.aio.Channel) -> None:
+    """An unknown method, in our service or another, is UNIMPLEMENTED, with its id."""
+    for method in ("/amiss.v1.ScoringService/Made", "/made.Up/Rpc"):
+        error = await status(channel.unary_unary(method)(b"", metadata=(("x-request-id", "mine"),)))
+        assert error.code() == grpc.StatusCode.UNIMPLEMENTED
+        assert method in (error.details() or "")
+        assert ("x-request-id", "mine") in tuple(error.trailing_metadata())
+
+
+async def test_health_list_is_no_traceback(
+    channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The List of newer health definitions is UNIMPLEMENTED, quietly."""
+    error = await status(channel.unary_unary("/grpc.health.v1.Health/List")(b""))
+    assert error.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert not [record for record in caplog.records if record.exc_info]

@@ -258,3 +258,19 @@ async def test_a_full_queue_is_429_and_a_broken_model_500(slow: Slow) -> None:
         assert (full.status_code, full.headers["retry-after"]) == (429, "1")
         slow.runtime.free.set()
         assert [(await busy).status_code, (await waiting).status_code] == [200, 200]
+
+
+async def test_the_content_type_is_read_in_any_case(client: httpx.AsyncClient) -> None:
+    """`Multipart/Form-Data` is multipart: media types know no case."""
+    part = b'--B\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
+    answer = await client.post(
+        "/v1/detectors/image:score",
+        content=part + png(128) + b"\r\n--B--\r\n",
+        headers={"content-type": "Multipart/Form-Data; boundary=B"},
+    )
+    assert answer.status_code == 200
+
+
+async def test_a_wrong_verb_names_the_right_one(client: httpx.AsyncClient) -> None:
+    """405 carries the header Allow."""
+    assert (await client.delete("/v1/detectors")).headers["allow"] == "GET"

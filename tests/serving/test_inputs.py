@@ -131,7 +131,8 @@ def test_too_many_rows_are_refused_in_every_form(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(3,), (-1, 4), (2**62, 2**62), (2, 2, 1, 1, 1), (), (0,), (2, 3)]
+    "shape",
+    [(3,), (-1, 4), (2**62, 2**62), (2, 2, 1, 1, 1), (), (0,), (2, 3), (0, 2**62), (2**62, 0)],
 )
 def test_a_shape_that_does_not_fit_its_bytes_is_refused(shape: tuple[int, ...]) -> None:
     """Negative, overflowing, too many or simply wrong lengths never reach numpy."""

@@ -28,6 +28,7 @@ NAMES = {
     "amiss_score_normalized",
     "amiss_p_value",
     "amiss_alarm_rate_expected",
+    "amiss_worker_restarts",
     "amiss_model_info",
     "amiss_model_load_duration_seconds",
 }

@@ -144,3 +144,38 @@ def test_a_loaded_detector_scores_by_its_own_rule(tmp_path: Path) -> None:
     assert scored.reconstruction is not None
     assert scored.reconstruction.shape == x.shape
     assert detector.score(x).reconstruction is None
+
+
+def test_labels_that_are_no_file_refuse_the_detector_alone(tmp_path: Path) -> None:
+    """A folder in the place of labels.json takes no other detector down."""
+    write(tmp_path)
+    write_image_bundle(tmp_path)
+    (tmp_path / "table" / "labels.json").mkdir()
+    repository = scanned(tmp_path)
+    assert served(repository) == [("image", 1)]
+    assert "labels.json" in repository.refused[0].reason
+
+
+def test_who_answers_for_a_bare_name(tmp_path: Path) -> None:
+    """Each name's stable or newest version; none for a name whose stable is refused."""
+    write(tmp_path)
+    write(tmp_path)
+    write_image_bundle(tmp_path)
+    write_image_bundle(tmp_path)
+    label(tmp_path, "table", stable=1)
+    label(tmp_path, "image", stable=1)
+    spoil(tmp_path, "table", 1)
+    repository = scanned(tmp_path)
+    assert [(d.name, d.version) for d in repository.answering()] == [("image", 1)]
+    assert served(repository) == [("image", 1), ("image", 2), ("table", 2)]
+    with pytest.raises(DetectorNotFound, match=r"labels {'stable': 1}"):
+        repository.resolve("table")
+
+
+def test_a_refused_detector_is_not_called_version_zero(tmp_path: Path) -> None:
+    """Asked for by name alone, the answer holds the reason and no version nobody asked for."""
+    write(tmp_path)
+    spoil(tmp_path, "table", 1)
+    repository = scanned(tmp_path)
+    with pytest.raises(DetectorNotFound, match=r"^detector 'table' serves no version; version 1"):
+        repository.resolve("table")

@@ -176,3 +176,24 @@ def test_importing_the_service_needs_no_torch() -> None:
         "sys.exit(bool({'torch', 'lightning', 'amiss_training', 'pandas'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+async def test_a_body_still_on_its_way_after_the_drain_is_answered_503(
+    slow: Slow, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A caller cut off while sending hears that the service stopped; the log holds its id."""
+    host, port = slow.addresses.http.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST {SCORE} HTTP/1.1\r\nhost: {host}\r\nx-request-id: mine\r\n"
+    writer.write(f'{head}content-length: 99\r\n\r\n{{"rows"'.encode())
+    await asyncio.sleep(0.1)
+    with caplog.at_level("INFO"):
+        stopping = asyncio.create_task(slow.stop())
+        answer = (await reader.read()).decode()
+        await stopping
+    writer.close()
+    assert answer.startswith("HTTP/1.1 503")
+    assert '"request_id":"mine"' in answer
+    (line,) = [record for record in caplog.records if record.getMessage() == "request"]
+    assert (line.fields["request_id"], line.fields["code"]) == ("mine", "503")  # type: ignore[attr-defined]
+    assert not [record for record in caplog.records if record.exc_info]

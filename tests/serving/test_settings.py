@@ -31,6 +31,7 @@ def test_loopback_needs_no_token(host: str) -> None:
     ("options", "message"),
     [
         ({"http_port": 9000, "grpc_port": 9000}, "ports must differ"),
+        ({"models": __file__}, "models must be a folder of bundles, got the file"),
         ({"http_port": 70000}, "http_port must lie between 0 and 65535, got 70000"),
         ({"max_batch_rows": 0}, "max_batch_rows must be > 0, got 0"),
         ({"default_timeout_s": float("nan")}, "default_timeout_s must be > 0, got nan"),

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -109,6 +110,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the channel; requests in flight are cancelled."""
+        self._connection = replace(self._connection, is_open=False)
         if "_channel" in self.__dict__:
             await self._channel.close()
 

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -116,6 +117,7 @@ class Client:
 
     def close(self) -> None:
         """Close the channel; requests in flight are cancelled."""
+        self._connection = replace(self._connection, is_open=False)
         self._channel.close()
 
     def __enter__(self) -> Self:

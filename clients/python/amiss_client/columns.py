@@ -1,7 +1,8 @@
 """From the tables people have to the columns that travel: float64 numbers, or texts."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Protocol, runtime_checkable
 
@@ -54,11 +55,13 @@ def to_cells(name: str, values: Any) -> Cells:
         )
     if array.dtype.kind in "fiub":
         return array.astype("<f8")
+    if array.dtype.kind in "mM":  # moments are texts: as nanoseconds they would pass for numbers
+        array = array.astype(f"{array.dtype.kind}8[us]")
     cells: list[Any] = array.tolist()
     if array.dtype.kind in "UT":
         return cells
     if all(_is_number(cell) or is_missing(cell) for cell in cells):
-        numbers = (math.nan if is_missing(cell) else float(cell) for cell in cells)
+        numbers = (math.nan if is_missing(cell) else _as_float(cell) for cell in cells)
         return np.fromiter(numbers, dtype="<f8", count=len(cells))
     return [to_text(name, cell) for cell in cells]
 
@@ -109,17 +112,28 @@ def _columns_of_records(records: Sequence[Mapping[str, Any]]) -> list[tuple[Any,
 
 
 def _array(name: str, values: Any) -> NDArray[Any]:
+    if isinstance(values, np.ma.MaskedArray):
+        return np.array(values.tolist(), dtype=object)  # its own: None where it is masked
     if hasattr(values, "__array__"):
         return np.asarray(values)
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
+    if isinstance(values, (str, bytes, Set, Mapping)) or not hasattr(values, "__len__"):
         raise InvalidInput(
             f"column {name!r}: expected a list or an array with one value a row, got "
             f"{values!r:.80}; a single record goes in a list: [record]"
         )
     if set(map(type, values)) in ({int}, {float}, {int, float}):
-        return np.array(values, dtype=np.float64)
+        with suppress(OverflowError):  # an integer of hundreds of digits: see _as_float
+            return np.array(values, dtype=np.float64)
     # object first: left to guess, numpy turns None and NaN among texts into 'None' and 'nan'
     return np.fromiter(values, dtype=object, count=len(values))
+
+
+def _as_float(value: Any) -> float:
+    """The number, infinite when no float holds it: the service refuses it by column and row."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _is_number(value: Any) -> bool:

@@ -50,9 +50,11 @@ class Connection:
     timeout_s: float
     max_rows_per_request: int
     max_in_flight: int
+    is_open: bool = True
 
     def __post_init__(self) -> None:
-        if "//" in self.address or ":" not in self.address:
+        host, _, port = self.address.rpartition(":")
+        if not host or "//" in host or not port.isdecimal() or not 0 < int(port) < 65536:
             raise InvalidInput(f"address must be HOST:PORT, got {self.address!r}")
         for name in ("max_rows_per_request", "max_in_flight"):
             if getattr(self, name) < 1:
@@ -61,10 +63,13 @@ class Connection:
 
     def attempt(self, timeout_s: float | None) -> Attempt:
         """Deadline, token and a fresh request id for one request."""
+        if not self.is_open:
+            raise AmissClientError("this client was closed; make another one")
         token = os.environ.get(TOKEN_VARIABLE, "") if self.token is None else self.token
         request_id = uuid.uuid4().hex
         metadata = [(REQUEST_ID, request_id)]
         if token:
+            _check_token(token)
             metadata.append(("authorization", f"Bearer {token}"))
         deadline = self.timeout_s if timeout_s is None else _check_timeout(timeout_s)
         return Attempt(deadline, tuple(metadata), request_id)
@@ -90,6 +95,14 @@ class Connection:
         if self.address.rsplit(":", 1)[0] in ("127.0.0.1", "localhost", "[::1]"):
             options.append(("grpc.enable_http_proxy", 0))  # a company proxy cannot reach loopback
         return options
+
+
+def _check_token(token: str) -> None:
+    if not all("!" <= character <= "~" for character in token):  # and never show it
+        raise InvalidInput(
+            f"the token (token=, or {TOKEN_VARIABLE}) must be printable ASCII without spaces or "
+            "line ends: it travels in a header"
+        )
 
 
 def _check_timeout(timeout_s: float) -> float:

@@ -61,6 +61,10 @@ def image_pieces(
     """
     if isinstance(images, (bytes, str, Path)):
         raise InvalidInput("expected a sequence of images, got one; put it in a list: [image]")
+    if not hasattr(images, "__len__"):
+        raise InvalidInput(
+            f"expected a sequence of images, got {type(images).__name__}; put them in a list"
+        )
     if len(images) == 0:
         raise InvalidInput("expected at least one image, got 0")
     contents: list[bytes] = []
@@ -226,7 +230,12 @@ def _nbytes(cells: Cells) -> int:
 def _column(name: str, cells: Cells) -> pb.Column:
     if isinstance(cells, np.ndarray):
         return pb.Column(name=name, float64_data=cells.tobytes())
-    return pb.Column(name=name, texts=pb.Texts(values=cells))
+    try:
+        return pb.Column(name=name, texts=pb.Texts(values=cells))
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"column {name!r}: expected text that UTF-8 can hold, got {error.object!r:.80}"
+        ) from error
 
 
 def _array(tensor: pb.Tensor) -> NDArray[Any]:
