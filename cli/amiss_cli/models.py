@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from amiss_cli.usage import UsageParser
 from amiss_export.errors import BundleNotFound, BundleRefused
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def main(argv: list[str]) -> int:
     return run(arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="amiss models", description="Look after bundles.")
+def _parser() -> UsageParser:
+    parser = UsageParser(prog="amiss models", description="Look after bundles.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from amiss_cli.usage import UsageParser
 from amiss_export.errors import AmissError, BadInput
 
 if TYPE_CHECKING:
@@ -55,10 +56,9 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> UsageParser:
+    parser = UsageParser(
         prog="amiss score",
-        allow_abbrev=False,  # --token SECRET must not pass for --token-file
         description="Score every row of a table, or every image of a folder. Output columns, in "
         "input order: row (0-based) or path, score, normalized_score, p_value, is_anomaly.",
     )

@@ -218,7 +218,7 @@ def read_labels(models: Path, name: str) -> dict[str, int]:
     try:
         labels = json.loads(path.read_text())
         return {str(label): int(version) for label, version in labels.items()}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise BundleRefused(
             f'{path}: expected {{"label": version}}, got {error}; mend or delete the file'
         ) from error

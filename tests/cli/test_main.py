@@ -59,6 +59,8 @@ def test_every_command_has_help_with_defaults(command: str) -> None:
         (["train", "--recipe", "table", "--data", "/nowhere.csv"], "/nowhere.csv"),
         (["evaluate", "ghost", "--models", "/nowhere"], "no detector 'ghost'"),
         (["models", "show", "../x", "--models", "/nowhere"], "detector name"),
+        (["score", "x.csv"], "arguments are required: --detector"),
+        (["models", "lst"], "invalid choice: 'lst'"),
         (["serve", "--host", "0.0.0.0"], "no token is set"),
     ],
 )

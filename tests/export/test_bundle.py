@@ -177,8 +177,13 @@ def test_a_reference_means_number_label_stable_or_newest(tmp_path: Path) -> None
 
 
 def test_a_torn_labels_file_is_named(tmp_path: Path) -> None:
-    """A labels.json that is no object of numbers is refused by its path."""
+    """A labels.json that is no readable object of numbers is refused by its path."""
     write_table_bundle(tmp_path)
-    (tmp_path / "table" / "labels.json").write_text('{"stable":')
+    labels = tmp_path / "table" / "labels.json"
+    labels.write_text('{"stable":')
+    with pytest.raises(BundleRefused, match=r"labels\.json"):
+        read_labels(tmp_path, "table")
+    labels.unlink()
+    labels.mkdir()
     with pytest.raises(BundleRefused, match=r"labels\.json"):
         read_labels(tmp_path, "table")

@@ -53,7 +53,9 @@ def run(models: Path, data: Path | None, *, name: str = "quick", **more: Any) ->
         trainer=QUICK,
         **{"options": DataOptions(label_column="label"), "alarm_rate": 0.05, **more},
     )
-    return train(config, say=lambda _: None)
+    trained = train(config, say=lambda _: None)
+    assert trained is not None
+    return trained
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +209,17 @@ def test_mnist_one_class_separates(shared_data: Path, tmp_path: Path) -> None:
     options = DataOptions(loader="idx", normal_class="0")
     result = run(tmp_path / "models", shared_data / "mnist10k", name="mnist", options=options)
     assert result.assessment.metrics["auroc"] >= 0.98
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_bundle(tmp_path: Path) -> None:
+    """A run spread over two processes publishes one version, not one each."""
+    command = [
+        *(sys.executable, "-m", "amiss_cli.main", "train", "--recipe", "breast-cancer"),
+        *("--models", str(tmp_path / "models"), "--runs", str(tmp_path / "runs")),
+        *("--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.max_epochs", "1"),
+    ]
+    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert list_versions(tmp_path / "models") == {"breast-cancer": [1]}

@@ -52,11 +52,15 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class Fitted:
-    """History: one row of losses an epoch. Best: the epoch whose averaged weights were kept."""
+    """History: one row of losses an epoch. Best: the epoch whose averaged weights were kept.
+
+    is_main: False in the other processes of a distributed run, whose results nobody needs.
+    """
 
     history: list[dict[str, float]]
     best_epoch: int
     resumed: bool
+    is_main: bool
 
 
 def fit(
@@ -104,9 +108,16 @@ def fit(
             ckpt_path=str(checkpoint) if checkpoint else None,
             weights_only=True,
         )
+    if not loop.is_global_zero:
+        return Fitted(history.rows, best_epoch=-1, resumed=checkpoint is not None, is_main=False)
     kept = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     detector.cpu().load_state_dict(kept["state_dict"])
-    return Fitted(history.rows, int(kept["epoch"]), checkpoint is not None)
+    return Fitted(
+        history=history.rows,
+        best_epoch=int(kept["epoch"]),
+        resumed=checkpoint is not None,
+        is_main=True,
+    )
 
 
 def forget(run_dir: Path) -> None:

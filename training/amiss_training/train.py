@@ -79,9 +79,10 @@ class Trained:
     assessment: Assessment
 
 
-def train(config: TrainConfig, *, say: Say = print) -> Trained:
-    """The published bundle. Prints what it does, one line a step, through `say`.
+def train(config: TrainConfig, *, say: Say = print) -> Trained | None:
+    """The published bundle; None in the other processes of a distributed run.
 
+    Prints what it does, one line a step, through `say`.
     Raises BadInput for data or settings that cannot be used, TooFewRows when the calibration rows
     cannot support the alarm rate (before training starts), TrainingDiverged, ParityFailed.
     """
@@ -97,6 +98,8 @@ def train(config: TrainConfig, *, say: Say = print) -> Trained:
 
     # 2. Learn what normal looks like.
     detector, features, fitted = _fit(config, prepared, run_dir)
+    if not fitted.is_main:
+        return None
     say(
         f"fit: {len(fitted.history)} epochs, best {fitted.best_epoch}, "
         f"validation loss {fitted.history[-1].get('val_loss', float('nan')):.4g}"
