@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from amiss_export.bundle import Parity
 from amiss_export.errors import ParityFailed
+from amiss_export.onnx_runtime import onnxruntime
 from amiss_export.to_onnx import INPUT
 from amiss_export.to_torchscript import load_torchscript
 

@@ -5,10 +5,10 @@ import re
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import onnxruntime
 from numpy.typing import NDArray
 
 from amiss_export.errors import BadInput, BundleRefused
+from amiss_export.onnx_runtime import onnxruntime
 from amiss_serving.graphs import identity_graph, keep_outputs, parse_graph
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
