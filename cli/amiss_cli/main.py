@@ -52,14 +52,14 @@ def _run(command: str, arguments: list[str]) -> int:
     except (BadInput, BundleNotFound, BundleRefused) as error:
         print(f"amiss {command}: {error}", file=sys.stderr)
         return BAD_INPUT
-    except AmissError as error:
-        print(f"amiss {command}: {error}", file=sys.stderr)
-        return FAILED
     except KeyboardInterrupt:
         print(f"amiss {command}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away, e.g. `amiss ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (AmissError, OSError) as error:  # OSError: a full disk, a folder that is not ours
+        print(f"amiss {command}: {error}", file=sys.stderr)
         return FAILED
 
 

@@ -14,7 +14,7 @@ def summary(metrics: Mapping[str, Any], peers: Mapping[str, Mapping[str, Any]]) 
         share = band["observed"] / band["n_normals"]
         lines.append(
             f"threshold {metrics['threshold']['threshold']:.4g}: {band['observed']} of "
-            f"{band['n_normals']} held-out normals flagged ({share:.2%}); 99 % band "
+            f"{band['n_normals']} test normals flagged ({share:.2%}); 99 % band "
             f"{band['low']}..{band['high']}"
         )
     return [*lines, *(f"warning: {text}" for text in metrics["warnings"])]

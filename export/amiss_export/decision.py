@@ -105,21 +105,26 @@ def rows_needed(alarm_rate: float, confidence: float | None = None) -> int:
     """Smallest number of calibration rows that supports the rate."""
     if confidence is None:
         return max(1, math.ceil(1 / alarm_rate - 1 - 1e-9))
-    if not 0 < confidence < 1:
-        raise BadInput(f"confidence must lie between 0 and 1, got {confidence}")
-    return math.ceil(math.log(1 - confidence) / math.log(1 - alarm_rate) - 1e-9)
+    _check_confidence(confidence)
+    return math.ceil(math.log1p(-confidence) / math.log1p(-alarm_rate) - 1e-9)
 
 
 def smallest_alarm_rate(n: int, confidence: float | None = None) -> float:
     """max(0.01, the smallest alarm rate that n calibration rows support)."""
     if confidence is None:
         return max(DEFAULT_ALARM_RATE, 1 / (n + 1))
+    _check_confidence(confidence)
     return max(DEFAULT_ALARM_RATE, 1 - math.pow(1 - confidence, 1 / n))
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise BadInput(f"confidence must lie between 0 and 1, got {confidence}")
 
 
 def _order(n: int, rate: float, confidence: float | None) -> int:
     if confidence is None:
-        return math.ceil((n + 1) * (1 - rate) - 1e-9)
+        return max(1, math.ceil((n + 1) * (1 - rate) - 1e-9))
     return _binomial_quantile(confidence, n, 1 - rate) + 1
 
 

@@ -58,8 +58,8 @@ class TableFeatures(nn.Module):
         filled = np.where(missing, median, rows[:, numbers]).astype(np.float64)
         magnitude = np.abs(filled)
         unit = np.array([np.median(m[m > 0]) if (m > 0).any() else 1.0 for m in magnitude.T])
-        spread = np.maximum(filled.std(axis=0), 1e-12)
-        is_log = np.abs(filled - filled.mean(axis=0)).max(axis=0, initial=0) > CLIP * spread
+        reach = np.abs(filled - filled.mean(axis=0)).max(axis=0, initial=0)
+        is_log = reach > CLIP * filled.std(axis=0)
         codes = _codes(spec, rows, categories)
         self.width_of = [int((codes[:, 0] == j).sum()) for j in range(len(categories))]
         for name, value, dtype in (
@@ -77,9 +77,10 @@ class TableFeatures(nn.Module):
             self.register_buffer(name, torch.as_tensor(np.asarray(value)).to(dtype))
         with torch.no_grad():
             raw = self._unscaled(torch.from_numpy(rows)).double()
-        self.register_buffer("mean", raw.mean(dim=0).float())
-        std = raw.std(dim=0, unbiased=False).float()
-        self.register_buffer("std", torch.where(std > 1e-6, std, torch.full_like(std, 1 / CLIP)))
+        mean, std = raw.mean(dim=0), raw.std(dim=0, unbiased=False)
+        size = torch.where(mean == 0, 1.0, mean.abs())  # of what a constant feature departs from
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("std", torch.where(std > 1e-8 * mean.abs(), std, size / CLIP).float())
 
     @property
     def width(self) -> int:
@@ -158,11 +159,11 @@ class Whitener(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         centred = (rows - self.mean) * self.scale
         along = centred @ self.basis
-        length = (along * self.whiten).square().sum(dim=1)
+        length = _sum_of_squares(along * self.whiten)
         if self.has_rest:
             across = (centred - along @ self.basis.T) * self.rest
-            length = length + across.square().sum(dim=1)
-        return length / self.mean.shape[0]
+            length = length + _sum_of_squares(across)
+        return (length / self.mean.shape[0]).to(rows.dtype)
 
 
 class ScoreScale(nn.Module):
@@ -204,6 +205,11 @@ class ScoringGraph(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         value, expected = self.readout(self.features(x))
         return self.scale(value), self.features.restore(expected)
+
+
+def _sum_of_squares(rows: Tensor) -> Tensor:
+    """Per row, (n,), in double: runtimes add thousands of terms in orders of their own."""
+    return rows.double().square().sum(dim=1)
 
 
 def _block_scale(centred: NDArray[np.float64], blocks: list[int]) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -71,4 +72,18 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert main(argv) == 2
     error = capsys.readouterr().err.strip()
     assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file where the models folder should be ends with exit code 1 and one line."""
+    (tmp_path / "models").write_text("")
+    data = tmp_path / "a.csv"
+    data.write_text("a\n" + "\n".join(map(str, range(40))))
+    argv = ["train", "--data", str(data), "--name", "a", "--models", str(tmp_path / "models")]
+    assert main(argv) == 1
+    error = capsys.readouterr().err.strip()
+    assert str(tmp_path / "models") in error
     assert len(error.splitlines()) == 1

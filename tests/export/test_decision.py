@@ -93,6 +93,25 @@ def test_a_rate_out_of_range_is_refused(rate: float) -> None:
         calibrate(np.arange(100.0), rate)
 
 
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 1.5, math.nan])
+def test_a_confidence_out_of_range_is_refused(confidence: float) -> None:
+    """A confidence that is no probability is refused by all who are given it."""
+    for refuses in (
+        lambda: smallest_alarm_rate(100, confidence),
+        lambda: rows_needed(0.05, confidence),
+        lambda: calibrate(np.arange(100.0), None, confidence),
+    ):
+        with pytest.raises(BadInput, match="confidence must lie between 0 and 1"):
+            refuses()
+
+
+def test_rates_near_0_and_1_are_answered() -> None:
+    """A rate of 1e-17 needs more rows than there are; one of 1 - 1e-12 takes the lowest score."""
+    with pytest.raises(TooFewRows, match="calibration rows, got 50"):
+        calibrate(np.arange(50.0), 1e-17, 0.9)
+    assert calibrate(np.arange(50.0), 1 - 1e-12)[0].threshold == 0
+
+
 def test_scores_that_tell_nothing_are_refused() -> None:
     """Equal, absent or non-finite calibration scores are refused."""
     with pytest.raises(BadInput, match="all 100 calibration scores equal"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from amiss_export.bundle import Column, TableInput
 from amiss_export.graph import (
     CLIP,
     ImageFeatures,
@@ -55,6 +56,16 @@ def test_what_training_never_showed_is_far_out() -> None:
 def test_a_long_tail_is_taken_on_a_log_scale() -> None:
     """The column over nine decades uses the log, the normal one does not."""
     assert TableFeatures(TABLE, rows()).is_log.tolist() == [False, True]
+
+
+def test_the_unit_of_a_column_does_not_matter() -> None:
+    """The same column in units 1e-15 as large has the same features: no floor in absolute terms."""
+    spec = TableInput(columns=(Column(name="a", kind="number", dtype="float64"),))
+    x = np.random.default_rng(0).normal(3, 1, (200, 1)).astype(np.float32)
+    tiny = (x.astype(np.float64) * 1e-15).astype(np.float32)
+    plain, scaled = (TableFeatures(spec, r)(torch.from_numpy(r)) for r in (x, tiny))
+    assert float(plain[:, 0].std()) == pytest.approx(1, abs=0.01)
+    assert torch.allclose(plain, scaled, atol=1e-4)
 
 
 def test_restore_undoes_the_features() -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch import nn
 
 from amiss_export.errors import ParityFailed
-from amiss_export.graph import ScoringGraph, TableFeatures
+from amiss_export.graph import ScoringGraph, TableFeatures, Whitener
 from amiss_export.parity import check_parity, onnx_reconstruction, onnx_scores
 from amiss_export.to_onnx import write_onnx
 from amiss_export.to_torchscript import load_torchscript, write_torchscript
@@ -77,3 +78,25 @@ def test_torchscript_loads_without_the_classes(exported: tuple[ScoringGraph, Pat
     graph, _, script = exported
     x = torch.from_numpy(rows(7))
     assert torch.allclose(load_torchscript(script)(x)[0], graph(x)[0])
+
+
+def test_thousands_of_squares_add_up_alike(tmp_path: Path) -> None:
+    """The length of vectors of 40,000 dimensions agrees with the runtime's to 1e-6 of itself."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 40_000)).astype(np.float32)
+    graph = Length(Whitener(x, blocks=[40_000], components=8)).eval()
+    write_onnx(graph, torch.from_numpy(x[:2]), tmp_path / "length.onnx")
+    fresh = rng.normal(size=(20, 40_000)).astype(np.float32)
+    eager = graph(torch.from_numpy(fresh))[0].numpy()
+    assert onnx_scores(tmp_path / "length.onnx", fresh) == pytest.approx(eager, rel=1e-6)
+
+
+class Length(nn.Module):
+    """A whitener as a graph of its own."""
+
+    def __init__(self, whitener: Whitener) -> None:
+        super().__init__()
+        self.whitener = whitener
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.whitener(x), x

@@ -11,6 +11,8 @@ from amiss_export.errors import BadInput
 from amiss_training.detectors.vae import Vae, VaeConfig
 from amiss_training.fit import LAST, FitConfig, Fitted, fit, forget
 
+TRAINER_SETTINGS = ("max_epochs", "fast_dev_run", "val_check_interval")
+
 
 def normals(n: int, *, seed: int) -> Tensor:
     return torch.randn(n, 6, generator=torch.Generator().manual_seed(seed)).cumsum(dim=1) / 2
@@ -21,13 +23,15 @@ def run(
 ) -> tuple[Vae, Fitted]:
     torch.manual_seed(seed)
     rate = more.pop("learning_rate", 1e-3)
+    settings = {"max_epochs": epochs, "enable_progress_bar": False, "accelerator": "cpu"}
+    asked = {name: more.pop(name) for name in TRAINER_SETTINGS if name in more}
     vae = Vae(VaeConfig(hidden=(16,), latent_dim=2, learning_rate=rate), shape=(6,), columns=6)
     fitted = fit(
         vae,
         train=normals(200, seed=1),
         early_stop=normals(50, seed=2),
         config=config or FitConfig(batch_size=50, min_steps_per_epoch=4),
-        trainer={"max_epochs": epochs, "enable_progress_bar": False, "accelerator": "cpu"},
+        trainer=settings | asked,
         run_dir=folder,
         fingerprint=more.pop("fingerprint", "same"),
         seed=seed,
@@ -100,6 +104,40 @@ def test_a_torn_checkpoint_is_refused(tmp_path: Path, contents: bytes) -> None:
     (tmp_path / LAST).write_bytes(contents)
     with pytest.raises(BadInput, match=r"last\.ckpt is no checkpoint of ours"):
         run(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"batch_size": 0}, r"'fit\.batch_size' must be >= 1, got 0"),
+        ({"ema_decay": 1.5}, r"'fit\.ema_decay' must be within 0\.\.1, got 1\.5"),
+        ({"patience": -1}, r"'fit\.patience' must be >= 0"),
+        ({"min_steps_per_epoch": -1}, r"'fit\.min_steps_per_epoch' must be >= 0"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused(
+    wrong: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    """Each is named with its value before the first step."""
+    with pytest.raises(BadInput, match=message):
+        run(tmp_path, config=FitConfig(**wrong))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"max_epochs": 0}, r"no epoch was trained and validated.*trainer\.max_epochs"),
+        ({"fast_dev_run": True}, r"no epoch was trained and validated"),
+        ({"val_check_interval": 1.5}, r"^trainer: "),
+    ],
+)
+def test_a_trainer_setting_that_cannot_work_is_one_line(
+    wrong: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    """What leaves nothing to keep, or what Lightning refuses, is one line and no traceback."""
+    with pytest.raises(BadInput, match=message) as raised:
+        run(tmp_path, **wrong)
+    assert "\n" not in str(raised.value)
 
 
 def test_nothing_to_resume_starts_anew(tmp_path: Path) -> None:

@@ -151,6 +151,25 @@ def test_evaluating_on_other_data_measures_every_row(
     assert (report / "report.html").exists()
 
 
+def test_measuring_rows_it_was_trained_on_is_said(trained: tuple[Path, Path, Trained]) -> None:
+    """The training file with another class as normal is no fresh data, and the words say so."""
+    models, data, result = trained
+    overrides = {"label_column": "colour", "normal_class": "red"}
+    found = evaluate_bundle(models, "quick", result.version, data=data, overrides=overrides)
+    assert found.metrics["n_test"] == 400
+    assert "trained on some of these rows" in found.rows
+
+
+def test_two_classes_at_once_are_refused_when_evaluating(
+    trained: tuple[Path, Path, Trained],
+) -> None:
+    """--normal-class and --anomaly-class exclude each other here as they do in training."""
+    models, data, result = trained
+    overrides = {"normal_class": "0", "anomaly_class": "1"}
+    with pytest.raises(BadInput, match="exclude each other"):
+        evaluate_bundle(models, "quick", result.version, data=data, overrides=overrides)
+
+
 def test_an_alarm_rate_the_rows_cannot_support_is_refused_before_training(tmp_path: Path) -> None:
     """54 calibration rows cannot support 0.001: refused with the number needed, nothing written."""
     with pytest.raises(TooFewRows, match="needs >= 999 calibration rows, got 54"):

@@ -9,10 +9,12 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.distributions import Bernoulli, Normal, kl_divergence
+from torch.nn.functional import leaky_relu
 from torch.utils.data import DataLoader
 
 from amiss_export.errors import BadInput
 from amiss_training.detectors.vae import (
+    SLOPE,
     ReconstructionProbability,
     Vae,
     VaeConfig,
@@ -111,6 +113,64 @@ def test_more_convolutions_than_the_image_can_halve_are_refused() -> None:
         Vae(config, shape=(1, 8, 8))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"latent_dim": 0}, r"'vae\.latent_dim' must be >= 1, got 0"),
+        ({"hidden": ()}, r"'vae\.hidden' must be >= 1, got 0"),
+        ({"hidden": (8, 0)}, r"'vae\.hidden' must be >= 1, got 0"),
+        ({"draws": 0}, r"'vae\.draws' must be >= 1"),
+        ({"kl_warm_up": 7.0}, r"'vae\.kl_warm_up' must be within 0\.\.1, got 7"),
+        ({"learning_rate": math.nan}, r"'vae\.learning_rate' must be >= 0, got nan"),
+        ({"log_variance_min": 4.0}, r"'vae\.log_variance_max' must be >= 4, got 3"),
+        ({"likelihood": "bernoulli"}, r"'vae\.likelihood' bernoulli is for images"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused(wrong: dict[str, Any], message: str) -> None:
+    """Each is named with its value before a network is built."""
+    with pytest.raises(BadInput, match=message):
+        Vae(VaeConfig(**wrong), shape=(6,), columns=6)
+
+
+def test_one_variance_a_column_is_for_tables() -> None:
+    """Pixels have no columns: the option is refused for images."""
+    with pytest.raises(BadInput, match="column is for tables"):
+        Vae(VaeConfig(likelihood="gaussian", variance="column"), shape=(3, 16, 16))
+
+
+@pytest.mark.parametrize("shape", [(6,), (3, 17, 20)])
+def test_path_gaps_are_the_differences_of_two_paths(shape: tuple[int, ...]) -> None:
+    """Each gap is leaky_relu(path of x) minus leaky_relu(path of the other), in double."""
+    torch.manual_seed(0)
+    likelihood = "gaussian" if len(shape) == 1 else "mse"
+    network = VaeNetwork(shape, VaeConfig(), latent_dim=4, likelihood=likelihood).double()
+    x, other = torch.randn(2, 5, *shape, dtype=torch.float64)
+    with torch.no_grad():
+        found = network.path_gaps(network.path(x), x - other)
+        pairs = zip(network.path(x), network.path(other), strict=True)
+        expected = [(leaky_relu(a, SLOPE) - leaky_relu(b, SLOPE)).flatten(1) for a, b in pairs]
+    assert torch.allclose(found[0], (x - other).flatten(1))
+    for gap, wanted in zip(found[1:], expected, strict=True):
+        assert torch.allclose(gap, wanted, atol=1e-12)
+
+
+def test_small_path_gaps_keep_their_digits() -> None:
+    """A gap of 1e-4 comes through with 5 digits in float32; subtracted activations keep 3."""
+    torch.manual_seed(0)
+    network = VaeNetwork((6,), VaeConfig(), latent_dim=2, likelihood="gaussian")
+    x, gap = 10 * torch.randn(200, 6), 1e-4 * torch.randn(200, 6)
+    with torch.no_grad():
+        found = network.path_gaps(network.path(x), gap)[-1]
+        subtracted = leaky_relu(network.path(x)[-1], SLOPE) - leaky_relu(
+            network.path(x - gap)[-1], SLOPE
+        )
+        network.double()
+        exact = network.path_gaps(network.path(x.double()), gap.double())[-1]
+    size = exact.abs().max()
+    assert (found - exact).abs().median() / size < 1e-6
+    assert (subtracted - exact).abs().median() / size > 1e-4
+
+
 @pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
 @pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*")
@@ -180,6 +240,14 @@ class TestTraining:
         x[0, 0] = math.nan
         with pytest.raises(TrainingDiverged, match=r"step 0; lower vae\.learning_rate"):
             trained(VaeConfig(), x, epochs=1)
+
+    def test_a_validation_loss_that_is_no_number_says_so_too(self) -> None:
+        """Weights that broke after the last look in training are not kept as the best."""
+        vae = Vae(VaeConfig(), shape=(8,), columns=8)
+        with torch.no_grad():
+            vae.network.mean.bias.fill_(math.nan)
+        with pytest.raises(TrainingDiverged, match=r"lower vae\.learning_rate"):
+            quiet_trainer().validate(vae, DataLoader(normals(64), 64), verbose=False)  # type: ignore[arg-type]  # a tensor will do
 
 
 def test_a_batch_does_not_change_a_rows_score() -> None:

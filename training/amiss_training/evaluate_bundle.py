@@ -12,12 +12,15 @@ from amiss_export.decision import DecisionRule
 from amiss_export.errors import BadInput
 from amiss_export.parity import onnx_reconstruction, onnx_scores
 from amiss_training.assess import assess, report_inputs
-from amiss_training.data import DataOptions, load_labelled, mark_anomalies, prepare
+from amiss_training.data import DataOptions, Prepared, load_labelled, mark_anomalies, prepare
 from amiss_training.data.labels import classes_of
+from amiss_training.data.options import check_options
 from amiss_training.evaluate import evaluate
 from amiss_training.report import ReportInputs, write_report
 
 NO_PEERS = "no peers: they are fitted on training rows; give the data the bundle was trained on"
+
+SEEN = "it was trained on some of these rows: the figures flatter it"
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,13 @@ def evaluate_bundle(
     """
     bundle = read_bundle(models, name, version)
     options = _options(bundle, overrides)
-    rows, inputs = _held_out(bundle, data, options) or _unseen(bundle, data, options)
+    prepared = _prepared(bundle, data, options)
+    provenance = bundle.manifest.provenance
+    if prepared is not None and prepared.split_hash == provenance.split_hash:
+        rows, inputs = _held_out(bundle, prepared)
+    else:
+        was_seen = prepared is not None and prepared.data_hash == provenance.data_hash
+        rows, inputs = _unseen(bundle, data, options, notes=[NO_PEERS, *[SEEN] * was_seen])
     if report is not None:
         write_report(report, inputs)
     return Evaluated(f"{name}@{version}", rows, inputs.metrics, inputs.peers)
@@ -66,33 +75,36 @@ def _options(bundle: Bundle, overrides: Mapping[str, str]) -> DataOptions:
     }
     if {"normal_class", "anomaly_class"} & set(overrides):
         values |= {"normal_class": None, "anomaly_class": None}
-    return DataOptions(**(values | dict(overrides)))
+    options = DataOptions(**(values | dict(overrides)))
+    check_options(options)
+    return options
 
 
-def _held_out(
-    bundle: Bundle, data: Path | None, options: DataOptions
-) -> tuple[str, ReportInputs] | None:
-    """The test rows of the bundle's own split; None when `data` is not what it was trained on."""
-    provenance = bundle.manifest.provenance
+def _prepared(bundle: Bundle, data: Path | None, options: DataOptions) -> Prepared | None:
+    """The data as training would divide it; None when they are of quite another kind."""
     try:
-        prepared = prepare(data, options, seed=provenance.seed)
-    except BadInput:  # not even the same kind of data: measured whole, or refused with its reason
+        return prepare(data, options, seed=bundle.manifest.provenance.seed)
+    except BadInput:  # measured whole, or refused with its reason then
         return None
-    if prepared.split_hash != provenance.split_hash:
-        return None
+
+
+def _held_out(bundle: Bundle, prepared: Prepared) -> tuple[str, ReportInputs]:
+    """The test rows of the bundle's own split."""
     onnx = bundle.path / ONNX
     found = assess(
         onnx,
         decision=bundle.manifest.decision,
         calibration=bundle.calibration,
         prepared=prepared,
-        seed=provenance.seed,
+        seed=bundle.manifest.provenance.seed,
     )
     inputs = report_inputs(found, manifest=bundle.manifest, prepared=prepared, onnx=onnx)
     return f"{len(prepared.roles.test):,} held-out test rows of its own split", inputs
 
 
-def _unseen(bundle: Bundle, data: Path | None, options: DataOptions) -> tuple[str, ReportInputs]:
+def _unseen(
+    bundle: Bundle, data: Path | None, options: DataOptions, *, notes: list[str]
+) -> tuple[str, ReportInputs]:
     """Every row of `data`."""
     manifest, onnx = bundle.manifest, bundle.path / ONNX
     loader = options.loader if data is None else "auto"
@@ -118,6 +130,6 @@ def _unseen(bundle: Bundle, data: Path | None, options: DataOptions) -> tuple[st
         names=names,
         x=x,
         reconstruct=lambda rows: onnx_reconstruction(onnx, rows),
-        notes=[NO_PEERS],
+        notes=notes,
     )
-    return f"all {len(x):,} rows of {name} ({NO_PEERS})", inputs
+    return f"all {len(x):,} rows of {name} ({'; '.join(notes)})", inputs

@@ -2,12 +2,14 @@
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import (
     Callback,
@@ -20,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from amiss_export.errors import BadInput
+from amiss_training.checks import check_range
 
 LAST = "last.ckpt"
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -79,7 +82,9 @@ def fit(
 
     train, early_stop: features of disjoint normal rows. run_dir: where checkpoints go.
     fingerprint: of settings and rows; `resume` refuses a checkpoint of another one.
+    Raises BadInput for settings that cannot work, Lightning's included.
     """
+    check_config(config)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hardware chatter and tips
     seed_everything(seed, verbose=False)
     checkpoint = _checkpoint_to_resume(run_dir, fingerprint) if resume else None
@@ -87,20 +92,18 @@ def fit(
         run_dir, filename="best", monitor="val_loss", save_last=True, enable_version_counter=False
     )
     history = _History(fingerprint)
-    loop = Trainer(
-        **(TRAINER_DEFAULTS | trainer),
-        default_root_dir=run_dir,
-        callbacks=[
-            history,
-            EarlyStopping("val_loss", patience=config.patience),
-            _averaging(config.ema_decay),
-            best,
-            *([RichProgressBar()] if trainer.get("enable_progress_bar", True) else []),
-        ],
-    )
-    with warnings.catch_warnings():
-        for message in _LIGHTNING_ADVICE:
-            warnings.filterwarnings("ignore", message)
+    with _lightnings_words():
+        loop = Trainer(
+            **(TRAINER_DEFAULTS | trainer),
+            default_root_dir=run_dir,
+            callbacks=[
+                history,
+                EarlyStopping("val_loss", patience=config.patience, strict=False),
+                _averaging(config.ema_decay),
+                best,
+                *([RichProgressBar()] if trainer.get("enable_progress_bar", True) else []),
+            ],
+        )
         loop.fit(
             detector,
             _training_batches(train, config),
@@ -110,6 +113,12 @@ def fit(
         )
     if not loop.is_global_zero:
         return Fitted(history.rows, best_epoch=-1, resumed=checkpoint is not None, is_main=False)
+    if not best.best_model_path:
+        raise BadInput(
+            "no epoch was trained and validated under these trainer settings; see "
+            "trainer.max_epochs, max_steps, fast_dev_run, limit_val_batches and "
+            "check_val_every_n_epoch"
+        )
     kept = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     detector.cpu().load_state_dict(kept["state_dict"])
     return Fitted(
@@ -120,10 +129,30 @@ def fit(
     )
 
 
+def check_config(config: FitConfig) -> None:
+    """Nothing; raises BadInput naming the option that cannot work, and its value."""
+    check_range("fit.batch_size", config.batch_size, 1)
+    check_range("fit.min_steps_per_epoch", config.min_steps_per_epoch, 0)
+    check_range("fit.ema_decay", config.ema_decay, 0, 1)
+    check_range("fit.patience", config.patience, 0)
+
+
 def forget(run_dir: Path) -> None:
     """Nothing; removes the checkpoints of a run that ended well."""
     for name in ("best.ckpt", LAST):
         (run_dir / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _lightnings_words() -> Iterator[None]:
+    """Leaves out the advice that does not apply, and makes a wrong setting one line."""
+    with warnings.catch_warnings():
+        for message in _LIGHTNING_ADVICE:
+            warnings.filterwarnings("ignore", message)
+        try:
+            yield
+        except MisconfigurationException as error:
+            raise BadInput(f"trainer: {' '.join(str(error).split())}") from error
 
 
 class _History(Callback):

@@ -36,6 +36,7 @@ from amiss_export.parity import check_parity, onnx_scores
 from amiss_export.to_onnx import write_onnx
 from amiss_export.to_torchscript import write_torchscript
 from amiss_training.assess import Assessment, assess, report_inputs
+from amiss_training.checks import check_range
 from amiss_training.data import DataOptions, Prepared, describe, prepare
 from amiss_training.detectors import DETECTORS, VaeConfig
 from amiss_training.fit import FitConfig, Fitted, fit, forget
@@ -87,6 +88,8 @@ def train(config: TrainConfig, *, say: Say = print) -> Trained | None:
     cannot support the alarm rate (before training starts), TrainingDiverged, ParityFailed.
     """
     models, run_dir = Path(config.models), Path(config.runs) / check_name(config.name)
+    check_range("seed", config.seed, 0, 2**32 - 1)
+    models.mkdir(parents=True, exist_ok=True)  # before any time is spent
 
     # 1. Read the data and give every row its role.
     prepared = prepare(Path(config.data) if config.data else None, config.options, seed=config.seed)

@@ -88,6 +88,25 @@ def test_a_typo_among_numbers_is_named() -> None:
         infer(table, where=place)
 
 
+def test_a_typo_among_few_numbers_is_named_too() -> None:
+    """Ages 0 to 59 with one typing error stay numbers; codes 1 to 9 and X are categories."""
+    ages = pa.table({"a": [str(i % 60) for i in range(299)] + ["1O"], "y": ["0"] * N})
+    with pytest.raises(BadInput, match=r"line 301, column 'a': expected a number.*'1O'"):
+        infer(ages, where=place)
+    codes = pa.table({"a": [str(i % 9) for i in range(299)] + ["X"], "y": ["0"] * N})
+    assert infer(codes).columns[0].kind == "category"
+
+
+def test_pandas_row_index_is_no_feature() -> None:
+    """The index that pandas writes into a Parquet file is dropped and tells no rows apart."""
+    table = pa.table({"a": [1, 2, 1], "__index_level_0__": [0, 1, 2]})
+    spec = infer_table(table, rows=np.arange(3))
+    assert [c.name for c in spec.columns] == ["a"]
+    assert [d.name for d in spec.dropped] == ["__index_level_0__"]
+    keys = row_keys(table, where=place)
+    assert (keys[0] == keys[2]).all()
+
+
 def test_constant_with_gaps_is_kept() -> None:
     """A number that is either 3 or missing still tells rows apart."""
     assert [c.name for c in infer(pa.table({"a": ["3", ""], "y": ["0", "0"]})).columns] == ["a"]

@@ -143,7 +143,7 @@ def test_max_rows_draws_at_random(tmp_path: Path) -> None:
         ("a,y\n1,1\n2,1\n", LABELLED, "no row has the normal class '0'; classes there: '1'"),
         ("a,y\n1,\n2,1\n", LABELLED, "line 2, column 'y': expected a label, got none"),
         ("a,y\ninf,0\n2,0\n", LABELLED, "line 2, column 'a': expected a finite number"),
-        ("a,y\n" + "3,0\n" * 9, LABELLED, "need >= 4 distinct normal rows, got 1"),
+        ("a,y\n" + "3,0\n" * 9, LABELLED, "need >= 4 distinct normal rows, got 1 (all are equal)"),
         (
             "a,y\n" + "".join(f"{i},0\n" for i in range(9)),
             DataOptions(anomaly_class="1"),

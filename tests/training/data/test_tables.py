@@ -98,3 +98,9 @@ def test_not_a_table(tmp_path: Path) -> None:
         open_table(tmp_path / "i.npz")
     with pytest.raises(BadInput, match="no such file"):
         open_table(tmp_path / "absent.csv")
+
+
+def test_a_folder_is_no_table(tmp_path: Path) -> None:
+    """A folder where a table was expected is named as what it is."""
+    with pytest.raises(BadInput, match=r"expected a table .*, got a folder"):
+        open_table(tmp_path)

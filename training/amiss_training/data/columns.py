@@ -1,5 +1,6 @@
 """What each column is: inferred from the training rows, shown to people, applied to cells."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -13,7 +14,9 @@ from amiss_training.data import cells
 
 MAX_CATEGORIES = 256
 _ROWS_TO_TELL = 20
+_MOST_CODES = 20  # numbers with a few words among them: codes up to here, typing errors beyond
 _MOSTLY = 0.9
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 Locate = Callable[[int], str]
@@ -35,7 +38,7 @@ def infer_table(
     A column of numbers, or of text that is all numbers, is a number; other text is a category.
     Dropped, with the reason: constants, columns without a name, and text like an identifier, with
     more than MAX_CATEGORIES distinct values or another one in every row. Raises BadInput when
-    nothing is left, and for such text that is nearly all numbers, naming the cell that is not.
+    nothing is left, and for various text that is nearly all numbers, naming the cell that is not.
     """
     train = table.take(pa.array(rows))
     found = [
@@ -67,7 +70,7 @@ def infer_table(
 def _infer(
     name: str, column: pa.ChunkedArray, *, as_category: bool, missing: Missing, where: Locate
 ) -> Column | DroppedColumn:
-    if not name:
+    if is_unnamed(name):
         return DroppedColumn(name=name, reason="no name in the header: a row index?")
     if not as_category:
         floats, strange = cells.numbers(column)
@@ -77,13 +80,13 @@ def _infer(
     distinct = sorted(set(words.tolist()))
     if len(distinct) == 1:
         return DroppedColumn(name=name, reason=_constant(distinct[0]))
+    if not as_category and len(distinct) > _MOST_CODES and np.mean(strange) <= 1 - _MOSTLY:
+        row = int(np.flatnonzero(strange)[0])
+        raise BadInput(
+            f"{where(row)}, column {name!r}: expected a number as in most rows, got "
+            f"{words[row]!r}; mend the cell, or name the column in category_columns"
+        )
     if not as_category and _is_identifier(len(distinct), len(words)):
-        if np.mean(strange) <= 1 - _MOSTLY:
-            row = int(np.flatnonzero(strange)[0])
-            raise BadInput(
-                f"{where(row)}, column {name!r}: expected a number as in most rows, got "
-                f"{words[row]!r}; mend the cell, or name the column in category_columns"
-            )
         return DroppedColumn(
             name=name,
             reason=f"text with {len(distinct)} distinct values in {len(words)} training rows: "
@@ -182,7 +185,9 @@ def row_keys(
     that look like identifiers are left out. For finding repeats before the rows are divided.
     """
     keys: list[NDArray[np.float32]] = []
-    for name in filter(None, table.column_names):
+    for name in table.column_names:
+        if is_unnamed(name):
+            continue
         column = table[name]
         if name not in category_columns and not cells.numbers(column)[1].any():
             keys.append(numbers_of(column, name, where=where).astype(np.float32))
@@ -196,6 +201,11 @@ def row_keys(
 def _codes(words: NDArray[np.object_]) -> tuple[NDArray[np.float32], int]:
     encoded = pa.array(words, type=pa.string()).dictionary_encode()
     return encoded.indices.to_numpy().astype(np.float32), len(encoded.dictionary)
+
+
+def is_unnamed(name: str) -> bool:
+    """Whether the column is a row index: one that nobody named, or pandas in a Parquet file."""
+    return not name or _PANDAS_INDEX.fullmatch(name) is not None
 
 
 def some(names: Sequence[str], most: int = 8) -> str:

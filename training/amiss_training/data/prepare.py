@@ -220,7 +220,8 @@ def _load_rows(
     require(source.name, [*features, *filter(None, [label_column])], source.columns)
     known = spec.label_column if spec.label_column in source.columns else source.label_column
     label_name = label_column or known
-    table = source.read([*features, *filter(None, [label_name])])
+    wanted = dict.fromkeys([*features, *filter(None, [label_name])])  # a label may be a feature
+    table = source.read(list(wanted))
     label = labels_of(table[label_name], label_name, where=source.where) if label_name else None
     x = encode_columns(columns_of(table, spec, where=source.where), spec).rows
     return x, label, [str(row) for row in range(len(x))]

@@ -139,7 +139,8 @@ def _counts(groups: int, shares: Sequence[float]) -> list[int]:
     if groups < need:
         raise TooFewRows(
             f"train, early-stop, calibration{' and test' if wanted[-1] else ''} need >= {need} "
-            f"distinct normal rows, got {groups}; add normal rows"
+            f"distinct normal rows, got {groups}{' (all are equal)' if groups == 1 else ''}; "
+            "add normal rows"
         )
     counts = [1 + int(share * (groups - need)) if share else 0 for share in wanted]
     return [groups - sum(counts), *counts]

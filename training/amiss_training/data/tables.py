@@ -33,7 +33,9 @@ def open_table(path: Path, known: TableInput | None = None) -> TableSource:
     Raises BadInput for what is no table, for a header that repeats a name and, once the batches
     are read, for the first ragged line.
     """
-    kind = kind_of(check_exists(path))
+    if check_exists(path).is_dir():
+        raise BadInput(f"{path}: expected a table (CSV, Parquet, NPZ or .mat), got a folder")
+    kind = kind_of(path)
     if kind == "text":
         return open_csv(path, known)
     if kind == "parquet":

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from amiss_export.errors import BadInput
 from amiss_export.graph import Whitener
+from amiss_training.checks import check_range
 from amiss_training.errors import TrainingDiverged
 
 ReadOutName = Literal["reconstruction", "elbo", "reconstruction_probability", "whitened_path"]
@@ -69,6 +70,24 @@ class VaeConfig:
     draws: int = 16
 
 
+def check_config(config: VaeConfig, *, is_image: bool) -> None:
+    """Nothing; raises BadInput naming the option that cannot work, and its value."""
+    check_range("vae.latent_dim", config.latent_dim, 1)
+    check_range("vae.draws", config.draws, 1)
+    check_range("vae.shift_pixels", config.shift_pixels, 0)
+    check_range("vae.kl_weight", config.kl_weight, 0)
+    check_range("vae.kl_warm_up", config.kl_warm_up, 0, 1)
+    check_range("vae.learning_rate", config.learning_rate, 0)
+    check_range("vae.weight_decay", config.weight_decay, 0)
+    check_range("vae.log_variance_max", config.log_variance_max, config.log_variance_min)
+    for width in (0,) if config.hidden == () else config.hidden or ():
+        check_range("vae.hidden", width, 1)
+    if config.likelihood == "bernoulli" and not is_image:
+        raise BadInput("config 'vae.likelihood' bernoulli is for images; take gaussian or mse")
+    if config.variance == "column" and is_image:
+        raise BadInput("config 'vae.variance' column is for tables; take shared")
+
+
 # --- networks -----------------------------------------------------------------------------------
 
 
@@ -99,21 +118,36 @@ class VaeNetwork(nn.Module):
         )
 
     def path(self, x: Tensor) -> list[Tensor]:
-        """Activations of the encoder on the way to the latent mean, each flat (n, width)."""
+        """What the encoder's layers make of x, each before its activation."""
         hidden = x
-        activations = [x.flatten(1)]
+        values = []
         for layer in self.encoder:
-            hidden = layer(hidden)
-            activations.append(hidden.flatten(1))
-        return activations
+            values.append(layer(hidden.flatten(1) if isinstance(layer, nn.Linear) else hidden))
+            hidden = functional.leaky_relu(values[-1], SLOPE)
+        return values
+
+    def path_gaps(self, path: Sequence[Tensor], gap: Tensor) -> list[Tensor]:
+        """How far x and x - gap are apart at the input and after each layer, each flat (n, width).
+
+        path: of x. The gap itself goes through the linear maps: of two nearly equal activations
+        subtracted little but rounding would be left, and every runtime rounds in its own way.
+        """
+        gaps = [gap.flatten(1)]
+        for layer, value in zip(self.encoder, path, strict=True):
+            gap = _without_bias(cast("nn.Linear | nn.Conv2d", layer), gap)
+            slope, other = _slope(value), _slope(value - gap)
+            gap = other * gap + (slope - other) * value  # slope * value - other * (value - gap)
+            gaps.append(gap.flatten(1))
+        return gaps
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), each (n, latent_dim)."""
         return self.heads(self.path(x)[-1])
 
     def heads(self, last: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z|x) from the encoder's last activation."""
-        return self.mean(last), self.log_variance(last).clamp(-10.0, 10.0)
+        """Mean and log-variance of q(z|x) from the end of the path."""
+        hidden = functional.leaky_relu(last, SLOPE)
+        return self.mean(hidden), self.log_variance(hidden).clamp(-10.0, 10.0)
 
     def decode(self, z: Tensor) -> Tensor:
         """Parameters of p(x|z): logits for bernoulli, means otherwise; shaped like x."""
@@ -151,7 +185,7 @@ def _dense(
 ) -> tuple[nn.ModuleList, nn.Sequential]:
     up = (features, *widths)
     down = (latent_dim, *reversed(widths))
-    encoder = nn.ModuleList(_layer(nn.Linear(a, b)) for a, b in pairwise(up))
+    encoder = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(up))
     decoder = [_layer(nn.Linear(a, b)) for a, b in pairwise(down)]
     return encoder, nn.Sequential(*decoder, nn.Linear(widths[0], features))
 
@@ -172,10 +206,8 @@ def _convolutional(
         )
     stack = (shape[0], *channels)
     flat = channels[-1] * sides[-1][0] * sides[-1][1]
-    encoder = nn.ModuleList(
-        _layer(nn.Conv2d(a, b, 4, stride=2, padding=1)) for a, b in pairwise(stack)
-    )
-    encoder.append(nn.Sequential(nn.Flatten(), nn.Linear(flat, dense), nn.LeakyReLU(SLOPE)))
+    encoder = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(stack))
+    encoder.append(nn.Linear(flat, dense))
     decoder: list[nn.Module] = [
         _layer(nn.Linear(latent_dim, dense)),
         _layer(nn.Linear(dense, flat)),
@@ -192,6 +224,18 @@ def _layer(linear: nn.Module) -> nn.Sequential:
     return nn.Sequential(linear, nn.LeakyReLU(SLOPE))
 
 
+def _slope(value: Tensor) -> Tensor:
+    """LeakyReLU's slope at each value."""
+    return torch.where(value > 0, torch.ones_like(value), torch.full_like(value, SLOPE))
+
+
+def _without_bias(layer: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
+    """The layer's linear map of x alone."""
+    if isinstance(layer, nn.Linear):
+        return functional.linear(x.flatten(1), layer.weight)
+    return functional.conv2d(x, layer.weight, stride=layer.stride, padding=layer.padding)
+
+
 # --- one training step --------------------------------------------------------------------------
 
 
@@ -201,6 +245,7 @@ class Vae(LightningModule):
     def __init__(self, config: VaeConfig, *, shape: Sequence[int], columns: int = 0) -> None:
         super().__init__()
         is_image = len(shape) > 1
+        check_config(config, is_image=is_image)
         default_likelihood = "bernoulli" if is_image else "gaussian"
         self.config = config
         self.readout: str = DEFAULT_READOUT if config.readout == "auto" else config.readout
@@ -218,12 +263,8 @@ class Vae(LightningModule):
         reconstruction = self.network.negative_log_likelihood(x, self.network.decode(z)).mean()
         kl = kl_to_standard_normal(mean, log_variance).mean()
         loss = reconstruction + self.kl_weight_now() * kl
-        if batch_idx % NAN_CHECK_EVERY_STEPS == 0 and not torch.isfinite(loss):
-            raise TrainingDiverged(
-                f"the loss became {loss.item()} at step {self.global_step}; lower "
-                f"vae.learning_rate (now {self.config.learning_rate:g}), or raise "
-                f"vae.log_variance_min (now {self.config.log_variance_min:g})"
-            )
+        if batch_idx % NAN_CHECK_EVERY_STEPS == 0:
+            self._check_finite(loss)
         self._log("train", loss=loss, reconstruction=reconstruction, kl=kl)
         return loss
 
@@ -233,6 +274,7 @@ class Vae(LightningModule):
         reconstruction = self.network.negative_log_likelihood(batch, self.network.decode(mean))
         kl = kl_to_standard_normal(mean, log_variance)
         loss = reconstruction + self.config.kl_weight * kl
+        self._check_finite(loss.mean())
         self._log("val", loss=loss.mean(), reconstruction=reconstruction.mean(), kl=kl.mean())
 
     def kl_weight_now(self) -> float:
@@ -262,6 +304,14 @@ class Vae(LightningModule):
         if self.readout == "reconstruction_probability":
             return ReconstructionProbability(network, draws=self.config.draws)
         return Elbo(network, kl_weight=0.0 if self.readout == "reconstruction" else 1.0)
+
+    def _check_finite(self, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise TrainingDiverged(
+                f"the loss became {loss.item()} at step {self.global_step}; lower "
+                f"vae.learning_rate (now {self.config.learning_rate:g}), or raise "
+                f"vae.log_variance_min (now {self.config.log_variance_min:g})"
+            )
 
     def _log(self, stage: str, **values: Tensor) -> None:
         self.log_dict(
@@ -334,7 +384,7 @@ class WhitenedPath(nn.Module):
         self.network = network
         with torch.no_grad():
             rows, _ = self._difference(features)
-            blocks = [part.shape[1] for part in network.path(features[:1])]
+            blocks = [part[0].numel() for part in (features, *network.path(features[:1]))]
         latent_dim = network.mean.out_features
         components = 128 if features.ndim == 4 else 1024
         self.whitener = Whitener(
@@ -349,5 +399,4 @@ class WhitenedPath(nn.Module):
         path = self.network.path(x)
         mean, _ = self.network.heads(path[-1])
         expected = self.network.expected(self.network.decode(mean))
-        pairs = zip(path, self.network.path(expected), strict=True)
-        return torch.cat([*(a - b for a, b in pairs), mean], dim=1), expected
+        return torch.cat([*self.network.path_gaps(path, x - expected), mean], dim=1), expected
