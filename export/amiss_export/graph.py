@@ -104,16 +104,17 @@ class TableFeatures(nn.Module):
             codes = self.code_of[start - n_numbers - self.gaps.shape[0] :][:width]
             columns.append(codes[best].unsqueeze(1))
             start += width
-        return torch.cat(columns, dim=1)[:, self.order]
+        return torch.cat(columns, dim=1)[:, self.order].to(torch.float32)
 
     def _unscaled(self, x: Tensor) -> Tensor:
+        x = x.to(self.median.dtype)
         raw = x[:, self.numbers]
         is_missing = torch.isnan(raw)
         value = torch.where(is_missing, self.median, raw)
         logs = torch.sign(value) * torch.log(1.0 + value.abs() / self.unit)
         value = torch.where(self.is_log, logs, value)
-        missing = is_missing.to(torch.float32)
-        one_hot = (x[:, self.categories][:, self.column_of] == self.code_of).to(torch.float32)
+        missing = is_missing.to(x.dtype)
+        one_hot = (x[:, self.categories][:, self.column_of] == self.code_of).to(x.dtype)
         known = one_hot.sum(dim=1, keepdim=True)
         new_gap = missing[:, self.new_gaps].sum(dim=1, keepdim=True)
         surprise = (self.categories.shape[0] - known) + new_gap
@@ -183,7 +184,7 @@ class ScoreScale(nn.Module):
         self.register_buffer("spread", torch.tensor((high - low) or abs(median) or 1.0).float())
 
     def forward(self, readout: Tensor) -> Tensor:
-        return torch.asinh((readout - self.median) / self.spread)
+        return torch.asinh(((readout - self.median) / self.spread).to(torch.float32))
 
 
 class ScoringGraph(nn.Module):
@@ -198,6 +199,10 @@ class ScoringGraph(nn.Module):
         super().__init__()
         self.features, self.readout = features, readout
         self.eval().requires_grad_(False)
+        if isinstance(features, TableFeatures):
+            # Correlated columns leave whitened directions of little variance, where float32's
+            # rounding, different in every runtime, reached 4e-5 of the scale. Tables are small.
+            self.double()
         with torch.no_grad():
             values = [readout(features(part))[0] for part in torch.split(normals, 1024)]
         self.scale = ScoreScale(torch.cat(values).numpy())

@@ -123,7 +123,7 @@ class VaeNetwork(nn.Module):
         values = []
         for layer in self.encoder:
             values.append(layer(hidden.flatten(1) if isinstance(layer, nn.Linear) else hidden))
-            hidden = functional.leaky_relu(values[-1], SLOPE)
+            hidden = leaky(values[-1])
         return values
 
     def path_gaps(self, path: Sequence[Tensor], gap: Tensor) -> list[Tensor]:
@@ -146,7 +146,7 @@ class VaeNetwork(nn.Module):
 
     def heads(self, last: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x) from the end of the path."""
-        hidden = functional.leaky_relu(last, SLOPE)
+        hidden = leaky(last)
         return self.mean(hidden), self.log_variance(hidden).clamp(-10.0, 10.0)
 
     def decode(self, z: Tensor) -> Tensor:
@@ -162,8 +162,14 @@ class VaeNetwork(nn.Module):
         """E[x|z] at the posterior mean: no sampling, so equal inputs give equal outputs."""
         return self.expected(self.decode(self.posterior(x)[0]))
 
-    def negative_log_likelihood(self, x: Tensor, output: Tensor) -> Tensor:
-        """-log p(x|z) in nats per row (n,), summed over features."""
+    def negative_log_likelihood(
+        self, x: Tensor, output: Tensor, *, sum_in: torch.dtype | None = None
+    ) -> Tensor:
+        """-log p(x|z) in nats per row (n,), summed over features.
+
+        sum_in: the type to add up in. Read-outs take double: runtimes add thousands of float32
+        terms in orders of their own.
+        """
         if self.likelihood == "bernoulli":
             loss = functional.softplus(output) - x * output  # -x log p - (1-x) log(1-p), by logits
         elif self.likelihood == "mse":
@@ -172,7 +178,7 @@ class VaeNetwork(nn.Module):
             log_variance = self.output_log_variance.clamp(*self.log_variance_range)
             squares = (x - output).square() * torch.exp(-log_variance)
             loss = 0.5 * (squares + log_variance + math.log(2 * math.pi))
-        return loss.flatten(1).sum(dim=1)
+        return loss.flatten(1).sum(dim=1, dtype=sum_in)
 
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -221,7 +227,19 @@ def _convolutional(
 
 
 def _layer(linear: nn.Module) -> nn.Sequential:
-    return nn.Sequential(linear, nn.LeakyReLU(SLOPE))
+    return nn.Sequential(linear, Leaky())
+
+
+class Leaky(nn.Module):
+    """LeakyReLU out of operators that ONNX Runtime also has in double."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return leaky(x)
+
+
+def leaky(x: Tensor) -> Tensor:
+    """x where positive, SLOPE * x elsewhere."""
+    return torch.maximum(x, SLOPE * x)
 
 
 def _slope(value: Tensor) -> Tensor:
@@ -343,8 +361,8 @@ class Elbo(nn.Module):
         mean, log_variance = self.network.posterior(x)
         output = self.network.decode(mean)
         kl = self.kl_weight * kl_to_standard_normal(mean, log_variance)
-        value = self.network.negative_log_likelihood(x, output) + kl
-        return value, self.network.expected(output)
+        value = self.network.negative_log_likelihood(x, output, sum_in=torch.float64) + kl
+        return value.to(x.dtype), self.network.expected(output)
 
 
 class ReconstructionProbability(nn.Module):
@@ -368,9 +386,10 @@ class ReconstructionProbability(nn.Module):
         draws = self.bank.shape[0]
         z = (mean.unsqueeze(1) + std.unsqueeze(1) * self.bank).flatten(0, 1)  # (n * draws, latent)
         each = x.unsqueeze(1).expand(-1, draws, *x.shape[1:]).flatten(0, 1)
-        nll = self.network.negative_log_likelihood(each, self.network.decode(z))
+        output = self.network.decode(z)
+        nll = self.network.negative_log_likelihood(each, output, sum_in=torch.float64)
         value = nll.reshape(-1, draws).mean(dim=1)
-        return value, self.network.expected(self.network.decode(mean))
+        return value.to(x.dtype), self.network.expected(self.network.decode(mean))
 
 
 class WhitenedPath(nn.Module):
