@@ -32,7 +32,7 @@ serve: setup ## Serve the detectors in models/; trains two starters when there a
 	@exec $(BIN)/amiss serve --models $(MODELS) --show-examples $(ARGS)
 
 test: setup ## Run the tests (those that need ../shared/data run in CI)
-	@$(BIN)/pytest -m "not shared" $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -m "not shared" $(ARGS)
 
 check: setup proto-check ## Lint, types, arrows between rooms, fresh stubs
 	@$(BIN)/ruff check

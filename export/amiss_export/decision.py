@@ -71,8 +71,10 @@ def calibrate(
     """
     ordered = np.sort(np.asarray(scores, dtype=np.float32))
     n = len(ordered)
-    if n == 0 or not np.isfinite(ordered).all():
-        raise BadInput(f"calibration needs finite scores of normal rows, got {n} scores")
+    if not np.isfinite(ordered).all():
+        raise BadInput("calibration needs finite scores of normal rows, got one that is not")
+    if n < 2:
+        raise TooFewRows(f"calibration needs >= 2 held-out normal rows, got {n}; add normal rows")
     rate = smallest_alarm_rate(n, confidence) if alarm_rate is None else alarm_rate
     if not 0 < rate < 1:
         raise BadInput(f"alarm_rate must lie between 0 and 1, got {rate}")

@@ -164,7 +164,7 @@ class Whitener(nn.Module):
         if self.has_rest:
             across = (centred - along @ self.basis.T) * self.rest
             length = length + _sum_of_squares(across)
-        return (length / self.mean.shape[0]).to(rows.dtype)
+        return length / self.mean.shape[0]
 
 
 class ScoreScale(nn.Module):
@@ -180,8 +180,10 @@ class ScoreScale(nn.Module):
     def __init__(self, readout: Array) -> None:
         super().__init__()
         low, median, high = np.quantile(readout.astype(np.float64), [0.25, 0.5, 0.75])
-        self.register_buffer("median", torch.tensor(median).float())
-        self.register_buffer("spread", torch.tensor((high - low) or abs(median) or 1.0).float())
+        self.register_buffer("median", torch.tensor(median, dtype=torch.float64))
+        self.register_buffer(
+            "spread", torch.tensor((high - low) or abs(median) or 1.0, dtype=torch.float64)
+        )
 
     def forward(self, readout: Tensor) -> Tensor:
         return torch.asinh(((readout - self.median) / self.spread).to(torch.float32))

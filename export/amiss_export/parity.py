@@ -59,7 +59,7 @@ def check_parity(
             raise ParityFailed(
                 f"{name} scores differ from the trained detector's by {difference:.2g} of the "
                 f"calibration scale, more than {TOLERANCE:g}, on {len(rows)} rows; the bundle is "
-                "not written"
+                "not written: train longer, or choose another read-out (--vae.readout)"
             )
     return Parity(rows=len(rows), tolerance=TOLERANCE, **worst)
 

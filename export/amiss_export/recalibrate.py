@@ -18,6 +18,7 @@ METRICS_WITHOUT_THRESHOLD = (
     "n_anomalies",
 )
 _STALE_FILES = ("report/", "signature.json")
+_EXAMPLES = "report/examples/"  # test rows to send: they are what they were
 
 
 def recalibrate(
@@ -32,7 +33,8 @@ def recalibrate(
     """Number of the new version: the same model and calibration scores, another threshold.
 
     created: ISO time of the new version. The report and a signature stay behind, they speak of
-    the old threshold. Raises TooFewRows, naming the rows needed, before anything is written.
+    the old threshold; the report's example rows come along. Raises TooFewRows, naming the rows
+    needed, before anything is written.
     """
     bundle = read_bundle(models, name, version)
     decision, ordered = calibrate(bundle.calibration, alarm_rate, confidence)
@@ -59,7 +61,7 @@ def _copy_files(bundle: Bundle, folder: Path) -> None:
     """Copy what holds at any threshold, checked against its sha256 once more."""
     left_out = (*_STALE_FILES, bundle.manifest.decision.calibration_file)
     for file in bundle.manifest.files:
-        if not file.startswith(left_out):
+        if file.startswith(_EXAMPLES) or not file.startswith(left_out):
             target = folder / file
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(bundle.read(file))

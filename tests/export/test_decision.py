@@ -116,9 +116,11 @@ def test_scores_that_tell_nothing_are_refused() -> None:
     """Equal, absent or non-finite calibration scores are refused."""
     with pytest.raises(BadInput, match="all 100 calibration scores equal"):
         calibrate(np.ones(100), 0.05)
-    for bad in (np.array([]), np.array([1.0, np.nan])):
-        with pytest.raises(BadInput, match="finite scores"):
-            calibrate(bad, 0.05)
+    with pytest.raises(BadInput, match="finite scores"):
+        calibrate(np.array([1.0, np.nan]), 0.05)
+    for few in (np.array([]), np.array([1.0])):
+        with pytest.raises(TooFewRows, match="needs >= 2 held-out normal rows"):
+            calibrate(few, 0.05)
 
 
 def test_verdicts_follow_the_formulas() -> None:

@@ -20,7 +20,12 @@ def with_report(models: Path) -> int:
     with writing_bundle(models, "table") as folder:
         for file in first.manifest.files:
             (folder / file).write_bytes(first.read(file))
-        for extra in ("report/index.html", "signature.json", "notes/why.txt"):
+        for extra in (
+            "report/index.html",
+            "report/examples/a.json",
+            "signature.json",
+            "notes/why.txt",
+        ):
             (folder / extra).parent.mkdir(exist_ok=True)
             (folder / extra).write_text("old")
         return publish(folder, first.manifest.model_copy(update={"metrics": metrics}))
@@ -49,7 +54,7 @@ def test_confidence_raises_the_threshold(tmp_path: Path) -> None:
 
 
 def test_what_speaks_of_the_old_threshold_stays_behind(tmp_path: Path) -> None:
-    """The report, the signature and metrics at the threshold are left out; the rest is kept."""
+    """Report, signature and metrics at the threshold are left out; example rows are kept."""
     old = with_report(tmp_path)
     new = read_bundle(
         tmp_path, "table", recalibrate(tmp_path, "table", old, alarm_rate=0.1, created=NOW)
@@ -59,6 +64,7 @@ def test_what_speaks_of_the_old_threshold_stays_behind(tmp_path: Path) -> None:
         "model.pt",
         "calibration.npy",
         "notes/why.txt",
+        "report/examples/a.json",
     }
     assert new.manifest.metrics == {"auroc": 0.9, "prevalence": 0.1}
     assert "f1" not in METRICS_WITHOUT_THRESHOLD

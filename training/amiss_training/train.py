@@ -91,6 +91,8 @@ def train(config: TrainConfig, *, say: Say = print) -> Trained | None:
     check_range("seed", config.seed, 0, 2**32 - 1)
     models.mkdir(parents=True, exist_ok=True)  # before any time is spent
 
+    torch.set_num_threads(config.fit.threads)
+
     # 1. Read the data and give every row its role.
     prepared = prepare(Path(config.data) if config.data else None, config.options, seed=config.seed)
     columns = describe(prepared.input) if isinstance(prepared.input, TableInput) else []

@@ -362,7 +362,7 @@ class Elbo(nn.Module):
         output = self.network.decode(mean)
         kl = self.kl_weight * kl_to_standard_normal(mean, log_variance)
         value = self.network.negative_log_likelihood(x, output, sum_in=torch.float64) + kl
-        return value.to(x.dtype), self.network.expected(output)
+        return value, self.network.expected(output)
 
 
 class ReconstructionProbability(nn.Module):
@@ -389,7 +389,7 @@ class ReconstructionProbability(nn.Module):
         output = self.network.decode(z)
         nll = self.network.negative_log_likelihood(each, output, sum_in=torch.float64)
         value = nll.reshape(-1, draws).mean(dim=1)
-        return value.to(x.dtype), self.network.expected(self.network.decode(mean))
+        return value, self.network.expected(self.network.decode(mean))
 
 
 class WhitenedPath(nn.Module):
