@@ -24,10 +24,9 @@ from amiss_export.bundle import (
     Parity,
     Provenance,
     TableInput,
-    publish,
-    writing_bundle,
 )
 from amiss_export.decision import calibrate
+from amiss_export.publish import publish, writing_bundle
 
 Floats = NDArray[np.float32]
 Constants = dict[str, NDArray[Any]]

@@ -1,19 +1,12 @@
-"""A bundle on disk: its manifest, how it is written in one piece, how it is checked before use.
+"""A bundle on disk: its manifest, and how it is found and checked before use.
 
 models/<name>/<version>/   manifest.json  model.onnx  model.pt  calibration.npy  report/
 models/<name>/labels.json  {"stable": 3, "canary": 4}
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,8 +27,6 @@ MANIFEST, ONNX, TORCHSCRIPT, CALIBRATION = (
     "calibration.npy",
 )
 LABELS = "labels.json"
-_TEMPORARY_PREFIX = ".writing-"
-_STALE_AFTER_S = 60.0
 
 
 class _Record(BaseModel):
@@ -274,55 +265,6 @@ def read_bundle(models: Path, name: str, version: int) -> Bundle:
     return Bundle(path, version, manifest, _read_calibration(path, manifest))
 
 
-@contextmanager
-def writing_bundle(models: Path, name: str) -> Iterator[Path]:
-    """A temporary folder beside the versions; removed on the way out unless it was published.
-
-    Fill it, then call `publish`. A process killed in between leaves only a hidden folder that no
-    reader looks at and the next writer removes.
-    """
-    parent = models / check_name(name)
-    parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(parent)
-    folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX, dir=parent))
-    lock = os.open(folder, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
-
-
-def publish(folder: Path, manifest: Manifest) -> int:
-    """The version number under which the filled folder now stands, whole.
-
-    Hashes every file into the manifest, syncs, and renames: a reader sees all of it or nothing.
-    """
-    files = {
-        str(p.relative_to(folder)): _entry(p)
-        for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.name != MANIFEST
-    }
-    complete = manifest.model_copy(update={"files": files})
-    (folder / MANIFEST).write_text(complete.model_dump_json(indent=2))
-    folder.chmod(0o755)
-    for path in (*folder.rglob("*"), folder):
-        _sync(path)
-    parent = folder.parent
-    version = max([0, *list_versions(parent.parent).get(manifest.name, [])]) + 1
-    while True:
-        try:
-            folder.rename(parent / str(version))
-        except OSError:  # another writer took this number first
-            if not (parent / str(version)).exists():
-                raise
-            version += 1
-            continue
-        _sync(parent)
-        return version
-
-
 def _read_manifest(path: Path) -> Manifest:
     try:
         raw = json.loads(_inside(path, MANIFEST).read_text())
@@ -378,40 +320,13 @@ def _read_checked(path: Path, file: str, files: dict[str, FileEntry]) -> bytes:
     if not target.is_file():
         raise BundleRefused(f"{path}: {file} is missing")
     contents = target.read_bytes()
-    if len(contents) != entry.bytes or _sha256(contents) != entry.sha256:
+    if len(contents) != entry.bytes or sha256_of(contents) != entry.sha256:
         raise BundleRefused(
             f"{path}: {file} is not the file that was exported (sha256 differs from the manifest)"
         )
     return contents
 
 
-def _entry(path: Path) -> FileEntry:
-    contents = path.read_bytes()
-    return FileEntry(sha256=_sha256(contents), bytes=len(contents))
-
-
-def _sha256(contents: bytes) -> str:
+def sha256_of(contents: bytes) -> str:
+    """The digest as the manifest writes it."""
     return hashlib.sha256(contents).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_stale(parent: Path) -> None:
-    """Remove what killed writers left: old temporary folders that nobody holds the lock of."""
-    for folder in parent.glob(f"{_TEMPORARY_PREFIX}*"):
-        if time.time() - folder.stat().st_mtime < _STALE_AFTER_S:
-            continue
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(descriptor)

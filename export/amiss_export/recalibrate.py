@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from amiss_export.bundle import CALIBRATION, Bundle, publish, read_bundle, writing_bundle
+from amiss_export.bundle import CALIBRATION, Bundle, read_bundle
 from amiss_export.decision import calibrate
+from amiss_export.publish import publish, writing_bundle
 
 # What the bundle's report says that holds at any threshold; everything else would be stale.
 METRICS_WITHOUT_THRESHOLD = (

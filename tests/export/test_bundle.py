@@ -14,14 +14,13 @@ from amiss_export.bundle import (
     BundleRefused,
     check_name,
     list_versions,
-    publish,
     read_bundle,
     read_labels,
     resolve_version,
     split_reference,
-    writing_bundle,
 )
 from amiss_export.errors import BadInput, BundleNotFound
+from amiss_export.publish import publish, writing_bundle
 from bundle_factory import write_table_bundle
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amiss_export.bundle import list_versions, publish, read_bundle, writing_bundle
+from amiss_export.bundle import list_versions, read_bundle
 from amiss_export.errors import BadInput, TooFewRows
+from amiss_export.publish import publish, writing_bundle
 from amiss_export.recalibrate import METRICS_WITHOUT_THRESHOLD, recalibrate
 from bundle_factory import write_table_bundle
 

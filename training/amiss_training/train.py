@@ -26,13 +26,12 @@ from amiss_export.bundle import (
     Provenance,
     TableInput,
     check_name,
-    publish,
-    writing_bundle,
 )
 from amiss_export.decision import calibrate, rows_needed, smallest_alarm_rate
 from amiss_export.errors import BadInput, TooFewRows
 from amiss_export.graph import ImageFeatures, ScoringGraph, TableFeatures
 from amiss_export.parity import check_parity, onnx_scores
+from amiss_export.publish import publish, writing_bundle
 from amiss_export.to_onnx import write_onnx
 from amiss_export.to_torchscript import write_torchscript
 from amiss_training.assess import Assessment, assess, report_inputs
