@@ -136,7 +136,7 @@ def test_what_a_killed_writer_left_is_removed_later(tmp_path: Path) -> None:
     """A temporary folder of a killed writer is removed by a later one; a live one's is not."""
     code = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from amiss_export.bundle import writing_bundle\n"
+        "from amiss_export.publish import writing_bundle\n"
         "with writing_bundle(Path(sys.argv[1]), 'table') as folder:\n"
         "    (folder / 'model.onnx').write_bytes(b'half')\n"
         "    print(folder, flush=True)\n"
