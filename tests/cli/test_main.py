@@ -87,3 +87,18 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     error = capsys.readouterr().err.strip()
     assert str(tmp_path / "models") in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    """`amiss --help` into a closed pipe ends quietly."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "amiss_cli.main", "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        command.stdout.close()
+        assert command.stderr.read() == ""
+    assert command.returncode == 1
