@@ -138,3 +138,12 @@ def test_the_graph_takes_raw_rows_and_gives_score_and_raw_reconstruction() -> No
     assert score[1] > score[0]
     assert reconstruction.shape == far.shape
     assert float(reconstruction[0, 0]) == pytest.approx(float(x[:, 0].mean()), rel=1e-3)
+
+
+def test_tables_are_scored_in_double() -> None:
+    """Every weight of a table's graph is double; score and reconstruction come out as float32."""
+    x = rows()
+    graph = ScoringGraph(TableFeatures(TABLE, x), Distance(), torch.from_numpy(x))
+    floating = [t for t in graph.state_dict().values() if t.is_floating_point()]
+    assert {t.dtype for t in floating} == {torch.float64}
+    assert {output.dtype for output in graph(torch.from_numpy(x))} == {torch.float32}
