@@ -5,6 +5,7 @@ models/<name>/labels.json  {"stable": 3, "canary": 4}
 """
 
 import hashlib
+import io
 import json
 import re
 from dataclasses import dataclass
@@ -289,8 +290,8 @@ def _read_manifest(path: Path) -> Manifest:
 def _read_calibration(path: Path, manifest: Manifest) -> NDArray[np.float32]:
     file = manifest.decision.calibration_file
     try:
-        with _inside(path, file).open("rb") as stream:
-            scores: NDArray[np.float32] = np.load(stream, allow_pickle=False)
+        contents = io.BytesIO(_read_checked(path, file, manifest.files))
+        scores: NDArray[np.float32] = np.load(contents, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise BundleRefused(f"{path}: {file} cannot be read: {error}") from error
     expected = (manifest.decision.n,)

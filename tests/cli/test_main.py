@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -25,12 +24,10 @@ def test_help_and_version_load_no_room() -> None:
         "print([m for m in ('torch', 'pandas', 'grpc', 'pydantic', 'numpy') if m in sys.modules])"
     )
     for flag in ("--help", "--version"):
-        started = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-c", code, flag], capture_output=True, text=True, check=True
         )
         assert done.stdout.splitlines()[-1] == "[]"
-        assert time.monotonic() - started < 30
 
 
 def test_an_unknown_command_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -196,7 +196,7 @@ def test_the_digits_starter_separates(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_training_leaves_nothing_half_listed(tmp_path: Path) -> None:
-    """SIGKILL at moments spread over the run: only whole bundles are listed, the next run works."""
+    """SIGKILL while the bundle is written: only whole ones are listed, the next run works."""
     data = table_csv(tmp_path)
     command = [
         *(sys.executable, "-m", "amiss_cli.main", "train", "--data", str(data)),
@@ -205,10 +205,14 @@ def test_a_killed_training_leaves_nothing_half_listed(tmp_path: Path) -> None:
         *("--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--resume"),
     ]
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-    for delay_s in (4.0, 7.0, 9.0):
+    folder = tmp_path / "models" / "quick"
+    for delay_s in (0.0, 1.0, 2.5):
+        left = set(folder.glob(".writing-*"))
         with subprocess.Popen(
             command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as training:
+            while not set(folder.glob(".writing-*")) - left and training.poll() is None:
+                time.sleep(0.02)
             time.sleep(delay_s)
             training.send_signal(signal.SIGKILL)
         for version in list_versions(tmp_path / "models").get("quick", []):

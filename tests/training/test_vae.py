@@ -171,6 +171,7 @@ def test_small_path_gaps_keep_their_digits() -> None:
     assert (subtracted - exact).abs().median() / size > 1e-4
 
 
+# Lightning's hints about data loaders, and a deprecation inside it: none concerns these short runs.
 @pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
 @pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*")

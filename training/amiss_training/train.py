@@ -258,7 +258,7 @@ def _version(library: str) -> str | None:
 def _git_commit() -> str | None:
     """Commit of the source tree this code runs from; None when it runs from an installed wheel."""
     git = shutil.which("git")
-    if git is None:
+    if git is None or "site-packages" in __file__:
         return None
     found = subprocess.run(  # noqa: S603  fixed arguments, no shell
         [git, "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
