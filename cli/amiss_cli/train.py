@@ -12,10 +12,11 @@ from amiss_cli.options import OptionParser
 from amiss_cli.summary import summary
 from amiss_export.errors import BadInput
 from amiss_training import recipes
+from amiss_training.config import TrainConfig
 from amiss_training.data import DataOptions
-from amiss_training.detectors import DETECTORS, VaeConfig
+from amiss_training.detectors import CONFIGS, DETECTORS
 from amiss_training.fit import FitConfig
-from amiss_training.train import TrainConfig, Trained, train
+from amiss_training.train import Trained, train
 
 STARTERS = ("digits", "breast-cancer")
 DEFAULT_RECIPES = {"kdd99": "kdd99-natural", "mvtec": "mvtec"}
@@ -34,16 +35,20 @@ def parse(argv: list[str]) -> TrainConfig:
     """The run that the options describe: the recipe first, then --config files, then flags."""
     chosen, _ = _recipe_parser().parse_known_args(argv)
     first = ["--config", str(recipes.path_of(chosen.recipe))] if chosen.recipe else []
-    return _to_config(_parser().parse([*first, *argv]))
+    return to_config(training_parser().parse([*first, *argv]))
 
 
-def _to_config(values: dict[str, Any]) -> TrainConfig:
+def to_config(values: dict[str, Any]) -> TrainConfig:
+    """The run that parsed options describe. Raises BadInput without a name or data."""
     flat = {f.name: values[f.name] for f in dataclasses.fields(DataOptions)}
     name = values["name"] or values["recipe"]
     if not name:
         raise BadInput("expected --name NAME (a recipe's name is the default), got neither")
-    if values["data"] is None and flat["loader"] not in STARTERS:
-        raise BadInput("expected --data PATH, got none; only the starter recipes bring their data")
+    if values["data"] is None and flat["data_set"] is None and flat["loader"] not in STARTERS:
+        raise BadInput(
+            "expected --data PATH or --data-set NAME, got neither; only the starter recipes bring "
+            "their data"
+        )
     return TrainConfig(
         name=name,
         data=values["data"],
@@ -56,7 +61,7 @@ def _to_config(values: dict[str, Any]) -> TrainConfig:
         confidence=values["confidence"],
         resume=values["resume"],
         options=DataOptions(**_tuples(flat)),
-        vae=VaeConfig(**_tuples(values["vae"])),
+        **{name: kind(**_tuples(values[name])) for name, kind in CONFIGS.items()},
         fit=FitConfig(**values["fit"]),
         trainer={k: v for k, v in values["trainer"].items() if v is not None},
     )
@@ -68,10 +73,11 @@ def _recipe_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _parser() -> OptionParser:
+def training_parser(*, prog: str = "amiss train") -> OptionParser:
+    """Every option of a training run; sub-commands that train many times add their own."""
     lines = [f"  {name:<18} {recipes.summary_of(name)}" for name in recipes.names()]
     parser = OptionParser(
-        prog="amiss train",
+        prog=prog,
         description="Learn what normal looks like and write a bundle.\n\nrecipes:\n"
         + "\n".join(lines),
         formatter_class=_HelpFormatter,
@@ -82,7 +88,9 @@ def _parser() -> OptionParser:
     parser.add_argument("--name", type=str | None, help="detector to write; default the recipe")
     parser.add_argument("--models", type=str, default="models", help="folder of bundles")
     parser.add_argument("--runs", type=str, default="runs", help="folder of checkpoints")
-    parser.add_argument("--detector", choices=tuple(DETECTORS), default="vae", help="model")
+    parser.add_argument(
+        "--detector", choices=(*DETECTORS, "ensemble"), default="vae", help="what learns"
+    )
     parser.add_argument("--seed", type=int, default=0, help="decides split, weights and batches")
     parser.add_argument(
         "--alarm_rate", type=float | None, help="share of normal rows that may alarm, 0..1"
@@ -92,7 +100,8 @@ def _parser() -> OptionParser:
     )
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
     parser.add_class_arguments(DataOptions)
-    parser.add_class_arguments(VaeConfig, "vae")
+    for name, kind in CONFIGS.items():
+        parser.add_class_arguments(kind, name)
     parser.add_class_arguments(FitConfig, "fit")
     parser.add_class_arguments(Trainer, "trainer", skip=set(OURS), instantiate=False)
     parser.set_defaults({"trainer.max_epochs": 100, "trainer.devices": 1})

@@ -1,15 +1,7 @@
 """A row's life up to the bundle: data, fit, export, calibrate, evaluate, report, publish."""
 
-import dataclasses
-import hashlib
-import json
-import logging
-import shutil
-import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,53 +12,27 @@ from amiss_export.bundle import (
     CALIBRATION,
     ONNX,
     TORCHSCRIPT,
-    ImageInput,
     Manifest,
     Output,
-    Provenance,
     TableInput,
     check_name,
 )
 from amiss_export.decision import calibrate, rows_needed, smallest_alarm_rate
 from amiss_export.errors import BadInput, TooFewRows
-from amiss_export.graph import ImageFeatures, ScoringGraph, TableFeatures
 from amiss_export.parity import check_parity, onnx_scores
 from amiss_export.publish import publish, writing_bundle
 from amiss_export.to_onnx import write_onnx
 from amiss_export.to_torchscript import write_torchscript
 from amiss_training.assess import Assessment, assess, report_inputs
 from amiss_training.checks import check_range
-from amiss_training.data import DataOptions, Prepared, describe, prepare
-from amiss_training.detectors import DETECTORS, VaeConfig
-from amiss_training.fit import FitConfig, Fitted, fit, forget
+from amiss_training.config import TrainConfig
+from amiss_training.data import Prepared, describe, prepare
+from amiss_training.learn import Learned, forget_runs, learn, plans
+from amiss_training.provenance import provenance
 from amiss_training.report import write_report
 
 Say = Callable[[str], None]
-LIBRARIES = ("amiss", "torch", "lightning", "numpy", "onnx", "onnxruntime-gpu", "onnxruntime")
 REPORT = "report"
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides what a training run makes.
-
-    trainer: arguments of Lightning's Trainer. alarm_rate, confidence: see `calibrate`.
-    """
-
-    name: str
-    data: str | None = None
-    models: str = "models"
-    runs: str = "runs"
-    detector: str = "vae"
-    recipe: str | None = None
-    seed: int = 0
-    alarm_rate: float | None = None
-    confidence: float | None = None
-    resume: bool = False
-    options: DataOptions = field(default_factory=DataOptions)
-    vae: VaeConfig = field(default_factory=VaeConfig)
-    fit: FitConfig = field(default_factory=FitConfig)
-    trainer: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,7 +56,7 @@ def train(config: TrainConfig, *, say: Say = print) -> Trained | None:
     check_range("seed", config.seed, 0, 2**32 - 1)
     models.mkdir(parents=True, exist_ok=True)  # before any time is spent
 
-    torch.set_num_threads(config.fit.threads)
+    plans(config)  # and before the data are read
 
     # 1. Read the data and give every row its role.
     prepared = prepare(Path(config.data) if config.data else None, config.options, seed=config.seed)
@@ -101,22 +67,17 @@ def train(config: TrainConfig, *, say: Say = print) -> Trained | None:
     _check_alarm_rate(config, n=prepared.split_rows["calibration"], say=say)
 
     # 2. Learn what normal looks like.
-    detector, features, fitted = _fit(config, prepared, run_dir)
-    if not fitted.is_main:
+    learned = learn(config, prepared, run_dir=run_dir)
+    if not learned.is_main:
         return None
-    say(
-        f"fit: {len(fitted.history)} epochs, best {fitted.best_epoch}, "
-        f"validation loss {fitted.history[-1].get('val_loss', float('nan')):.4g}"
-    )
-    raw_train = torch.from_numpy(prepared.x[prepared.roles.train])
-    early_stop = torch.from_numpy(prepared.x[prepared.roles.early_stop])
-    graph = ScoringGraph(features, detector.fit_readout(features(raw_train)), early_stop)
+    for line in _fit_lines(learned):
+        say(line)
 
     # 3. Export, calibrate on what will be served, evaluate, publish: all of it or nothing.
     with writing_bundle(models, config.name) as folder:
-        example = raw_train[:2]
-        write_onnx(graph, example, folder / ONNX)
-        write_torchscript(graph, example, folder / TORCHSCRIPT)
+        example = torch.from_numpy(prepared.x[prepared.roles.train[:2]])
+        write_onnx(learned.graph, example, folder / ONNX)
+        write_torchscript(learned.graph, example, folder / TORCHSCRIPT)
         calibration_rows = prepared.x[prepared.roles.calibration]
         decision, calibration = calibrate(
             onnx_scores(folder / ONNX, calibration_rows),
@@ -125,7 +86,7 @@ def train(config: TrainConfig, *, say: Say = print) -> Trained | None:
         )
         np.save(folder / CALIBRATION, calibration, allow_pickle=False)
         parity = check_parity(
-            graph,
+            learned.graph,
             onnx=folder / ONNX,
             torchscript=folder / TORCHSCRIPT,
             x=prepared.x[_parity_rows(prepared)],
@@ -142,12 +103,12 @@ def train(config: TrainConfig, *, say: Say = print) -> Trained | None:
         manifest = Manifest(
             name=config.name,
             detector=config.detector,
-            readout=detector.readout,
+            readout=learned.readout,
             input=prepared.input,
             outputs=_outputs(prepared),
             decision=decision,
             metrics=assessment.metrics,
-            provenance=_provenance(config, prepared),
+            provenance=provenance(config, prepared),
             parity=parity,
         )
         inputs = report_inputs(
@@ -155,41 +116,22 @@ def train(config: TrainConfig, *, say: Say = print) -> Trained | None:
             manifest=manifest,
             prepared=prepared,
             onnx=folder / ONNX,
-            history=fitted.history,
+            history=learned.members[0].fitted.history,
         )
         write_report(folder / REPORT, inputs)
         number = publish(folder, manifest)
-    forget(run_dir)
+    forget_runs(config, run_dir)
     return Trained(config.name, number, models / config.name / str(number), assessment)
 
 
-def _fit(
-    config: TrainConfig, prepared: Prepared, run_dir: Path
-) -> tuple[Any, ImageFeatures | TableFeatures, Fitted]:
-    roles, spec = prepared.roles, prepared.input
-    if isinstance(spec, ImageInput):
-        features: ImageFeatures | TableFeatures = ImageFeatures()
-        columns = 0
-    else:
-        features = TableFeatures(spec, prepared.x[roles.train])
-        columns = len(spec.columns)
-    train_rows = features(torch.from_numpy(prepared.x[roles.train]))
-    torch.manual_seed(config.seed)  # the initial weights are part of what the seed decides
-    detector = DETECTORS[config.detector](
-        getattr(config, config.detector), shape=train_rows.shape[1:], columns=columns
-    )
-    fitted = fit(
-        detector,
-        train=train_rows,
-        early_stop=features(torch.from_numpy(prepared.x[roles.early_stop])),
-        config=config.fit,
-        trainer=config.trainer,
-        run_dir=run_dir,
-        fingerprint=_fingerprint(config, prepared),
-        seed=config.seed,
-        resume=config.resume,
-    )
-    return detector, features, fitted
+def _fit_lines(learned: Learned) -> list[str]:
+    """How each member's training went, a line each."""
+    return [
+        f"fit {member.name}: {len(member.fitted.history)} epochs, best "
+        f"{member.fitted.best_epoch}, validation loss "
+        f"{member.fitted.history[-1].get('val_loss', float('nan')):.4g}"
+        for member in learned.members
+    ]
 
 
 def _check_alarm_rate(config: TrainConfig, *, n: int, say: Say) -> None:
@@ -219,52 +161,3 @@ def _outputs(prepared: Prepared) -> tuple[Output, ...]:
         Output(name="score", shape=(-1,)),
         Output(name="reconstruction", shape=(-1, *prepared.x.shape[1:])),
     )
-
-
-def _settings(config: TrainConfig) -> dict[str, Any]:
-    """The settings as plain JSON values."""
-    settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    return settings
-
-
-def _fingerprint(config: TrainConfig, prepared: Prepared) -> str:
-    settings = {k: v for k, v in _settings(config).items() if k not in ("resume", "models", "runs")}
-    text = json.dumps([settings, prepared.data_hash, prepared.split_hash], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _provenance(config: TrainConfig, prepared: Prepared) -> Provenance:
-    return Provenance(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        recipe=config.recipe,
-        seed=config.seed,
-        config=_settings(config),
-        data_hash=prepared.data_hash,
-        split_hash=prepared.split_hash,
-        split_rows=prepared.split_rows,
-        duplicate_rows_removed=prepared.duplicate_rows_removed,
-        git_commit=_git_commit(),
-        libraries={name: found for name in LIBRARIES if (found := _version(name))},
-    )
-
-
-def _version(library: str) -> str | None:
-    try:
-        return version(library)
-    except ModuleNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """Commit of the source tree this code runs from; None when it runs from an installed wheel."""
-    git = shutil.which("git")
-    if git is None or "site-packages" in __file__:
-        return None
-    found = subprocess.run(  # noqa: S603  fixed arguments, no shell
-        [git, "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    logging.getLogger(__name__).debug("git says %s", found)
-    return found.stdout.strip() or None

@@ -1,31 +1,44 @@
 """Variational autoencoder (Kingma & Welling 2014; reconstruction probability: An & Cho 2015).
 
-In the paper's order: config, networks, likelihood and KL, one training step, read-outs.
+In the paper's order: config, network, likelihood and KL, one training step, read-outs.
 Every sum runs over features and over latent dimensions; only rows are averaged.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
 from amiss_export.errors import BadInput
-from amiss_export.graph import Whitener
 from amiss_training.checks import check_range
-from amiss_training.errors import TrainingDiverged
+from amiss_training.detectors.module import ACTIVE, NAN_CHECK_EVERY_STEPS, Detector, shift
+from amiss_training.detectors.networks import (
+    Autoencoder,
+    Encoder,
+    decoder,
+    default_widths,
+    frozen,
+    leaky,
+)
+from amiss_training.detectors.readouts import (
+    Blend,
+    Complexity,
+    Dissimilarity,
+    HiddenNeighbours,
+    Residual,
+    WhitenedPath,
+    WhitenedResidual,
+    corrected,
+)
+from amiss_training.detectors.similarity import ms_ssim, ssim
 
-ReadOutName = Literal["reconstruction", "elbo", "reconstruction_probability", "whitened_path"]
-DEFAULT_READOUT: ReadOutName = "whitened_path"
-NAN_CHECK_EVERY_STEPS = 20  # reading the loss waits for the device
-MAX_WHITENING_ROWS = {"image": 1_500, "table": 20_000}
-SLOPE = 0.2
+Likelihood = Literal["gaussian", "probabilistic", "bernoulli", "mse", "ssim", "ms_ssim"]
+FOR_IMAGES = ("bernoulli", "ssim", "ms_ssim")
 
 
 @dataclass(frozen=True)
@@ -35,11 +48,13 @@ class VaeConfig:
     Args:
         hidden: Widths of the encoder's layers; the decoder mirrors them. Images: channels of the
             strided convolutions, then the width of the last dense layer. Unset: 128, 64 for
-            tables and 16, 32, 64 for images.
+            tables; for images convolutions down to a side of about 8, then 64 or 128.
         latent_dim: Latent dimensions; unset: half of the columns within 2..16, 16 for images.
-        likelihood: gaussian learns its variance (tables), bernoulli takes pixels as
-            probabilities, mse is a gaussian of fixed variance 1/2 (images). auto: gaussian for
-            tables, bernoulli for images.
+        likelihood: gaussian learns its variance (tables), probabilistic decodes a mean and a
+            variance for every feature, bernoulli takes pixels as probabilities, mse is a gaussian
+            of fixed variance 1/2, ssim and ms_ssim put 1 - similarity, times the number of
+            pixels, in the place of -log p (images). auto: gaussian for tables, bernoulli for
+            images.
         variance: One learned variance for all features, or one per column (gaussian only).
         kl_weight: Weight of the KL term after warm-up; 1 is the evidence lower bound.
         kl_warm_up: Share of the training steps over which the KL weight grows from 0.
@@ -49,13 +64,18 @@ class VaeConfig:
         learning_rate: Adam's step size at the start; decays along a cosine to a hundredth.
         weight_decay: Decoupled weight decay.
         shift_pixels: Images are moved by up to this many pixels at random while training.
-        readout: How the score is read off the model. auto: whitened_path.
+        readout: How the score is read off the model. auto: whitened_path for tables,
+            path_and_error for images.
+        complexity: Correct the score of an image for how complex the image is: by its total
+            variation, or by that and its sum of squares. auto: variation for path_and_error.
         draws: Size of the fixed bank of latent draws (reconstruction_probability only).
     """
 
     hidden: tuple[int, ...] | None = None
     latent_dim: int | None = None
-    likelihood: Literal["auto", "gaussian", "bernoulli", "mse"] = "auto"
+    likelihood: Literal[
+        "auto", "gaussian", "probabilistic", "bernoulli", "mse", "ssim", "ms_ssim"
+    ] = "auto"
     variance: Literal["shared", "column"] = "shared"
     kl_weight: float = 1.0
     kl_warm_up: float = 0.25
@@ -65,8 +85,19 @@ class VaeConfig:
     weight_decay: float = 1e-5
     shift_pixels: int = 1
     readout: Literal[
-        "auto", "reconstruction", "elbo", "reconstruction_probability", "whitened_path"
+        "auto",
+        "reconstruction",
+        "elbo",
+        "weighted_elbo",
+        "reconstruction_probability",
+        "ssim",
+        "ms_ssim",
+        "whitened_residual",
+        "whitened_path",
+        "path_and_error",
+        "hidden_neighbours",
     ] = "auto"
+    complexity: Literal["auto", "none", "variation", "variation_ink"] = "auto"
     draws: int = 16
 
 
@@ -82,218 +113,180 @@ def check_config(config: VaeConfig, *, is_image: bool) -> None:
     check_range("vae.log_variance_max", config.log_variance_max, config.log_variance_min)
     for width in (0,) if config.hidden == () else config.hidden or ():
         check_range("vae.hidden", width, 1)
-    if config.likelihood == "bernoulli" and not is_image:
-        raise BadInput("config 'vae.likelihood' bernoulli is for images; take gaussian or mse")
-    if config.variance == "column" and is_image:
-        raise BadInput("config 'vae.variance' column is for tables; take shared")
+    if is_image:
+        if config.variance == "column":
+            raise BadInput("config 'vae.variance' column is for tables; take shared")
+        return
+    if config.likelihood in FOR_IMAGES:
+        raise BadInput(
+            f"config 'vae.likelihood' {config.likelihood} is for images; take gaussian or mse"
+        )
+    if config.readout in ("ssim", "ms_ssim"):
+        raise BadInput(f"config 'vae.readout' {config.readout} is for images; take elbo")
 
 
-# --- networks -----------------------------------------------------------------------------------
+# --- network ------------------------------------------------------------------------------------
 
 
-class VaeNetwork(nn.Module):
+class VaeNetwork(Autoencoder):
     """Encoder q(z|x) and decoder p(x|z) over features, dense for (f,), convolutional for (c, h, w).
 
-    likelihood: already resolved, never 'auto'.
+    widths, likelihood: already resolved, never 'auto'.
     """
 
     def __init__(
-        self, shape: Sequence[int], config: VaeConfig, *, latent_dim: int, likelihood: str
+        self,
+        shape: Sequence[int],
+        config: VaeConfig,
+        *,
+        widths: Sequence[int],
+        latent_dim: int,
+        likelihood: Likelihood,
     ) -> None:
         super().__init__()
-        self.shape = tuple(shape)
         self.likelihood = likelihood
         self.log_variance_range = (config.log_variance_min, config.log_variance_max)
-        if len(self.shape) == 1:
-            widths = config.hidden or (128, 64)
-            self.encoder, self.decoder = _dense(self.shape[0], widths, latent_dim)
-        else:
-            widths = config.hidden or (16, 32, 64)
-            self.encoder, self.decoder = _convolutional(self.shape, widths, latent_dim)
+        self.encoder = Encoder(shape, widths)
         self.mean = nn.Linear(widths[-1], latent_dim)
         self.log_variance = nn.Linear(widths[-1], latent_dim)
-        n_variances = self.shape[0] if config.variance == "column" else 1
+        outputs = 2 if likelihood == "probabilistic" else 1
+        self.decoder = decoder(shape, widths, latent_dim, outputs=outputs)
+        n_variances = shape[0] if config.variance == "column" else 1
         self.output_log_variance = nn.Parameter(
             torch.zeros(n_variances), requires_grad=likelihood == "gaussian"
         )
 
-    def path(self, x: Tensor) -> list[Tensor]:
-        """What the encoder's layers make of x, each before its activation."""
-        hidden = x
-        values = []
-        for layer in self.encoder:
-            values.append(layer(hidden.flatten(1) if isinstance(layer, nn.Linear) else hidden))
-            hidden = leaky(values[-1])
-        return values
-
-    def path_gaps(self, path: Sequence[Tensor], gap: Tensor) -> list[Tensor]:
-        """How far x and x - gap are apart at the input and after each layer, each flat (n, width).
-
-        path: of x. The gap itself goes through the linear maps: of two nearly equal activations
-        subtracted little but rounding would be left, and every runtime rounds in its own way.
-        """
-        gaps = [gap.flatten(1)]
-        for layer, value in zip(self.encoder, path, strict=True):
-            gap = _without_bias(cast("nn.Linear | nn.Conv2d", layer), gap)
-            slope, other = _slope(value), _slope(value - gap)
-            gap = other * gap + (slope - other) * value  # slope * value - other * (value - gap)
-            gaps.append(gap.flatten(1))
-        return gaps
-
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), each (n, latent_dim)."""
-        return self.heads(self.path(x)[-1])
-
-    def heads(self, last: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z|x) from the end of the path."""
-        hidden = leaky(last)
+        hidden = self.encoder(x)
         return self.mean(hidden), self.log_variance(hidden).clamp(-10.0, 10.0)
 
+    def code(self, last: Tensor) -> Tensor:
+        """The posterior mean: no sampling, so equal inputs give equal scores."""
+        mean: Tensor = self.mean(leaky(last))
+        return mean
+
     def decode(self, z: Tensor) -> Tensor:
-        """Parameters of p(x|z): logits for bernoulli, means otherwise; shaped like x."""
-        output: Tensor = self.decoder(z)
-        return output
+        """E[x|z], shaped like x."""
+        return self.expected(self.decoder(z))
 
     def expected(self, output: Tensor) -> Tensor:
-        """E[x|z] from the decoder's output."""
-        return torch.sigmoid(output) if self.likelihood == "bernoulli" else output
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """E[x|z] at the posterior mean: no sampling, so equal inputs give equal outputs."""
-        return self.expected(self.decode(self.posterior(x)[0]))
+        """E[x|z] from the parameters of p(x|z), the decoder's output."""
+        if self.likelihood in FOR_IMAGES:
+            return torch.sigmoid(output)
+        return output.chunk(2, dim=1)[0] if self.likelihood == "probabilistic" else output
 
     def negative_log_likelihood(
         self, x: Tensor, output: Tensor, *, sum_in: torch.dtype | None = None
     ) -> Tensor:
         """-log p(x|z) in nats per row (n,), summed over features.
 
+        output: the decoder's, parameters of p(x|z): logits for bernoulli, means otherwise.
         sum_in: the type to add up in. Read-outs take double: runtimes add thousands of float32
         terms in orders of their own.
         """
+        if self.likelihood in ("ssim", "ms_ssim"):
+            similarity = ssim if self.likelihood == "ssim" else ms_ssim
+            return x[0].numel() * (1.0 - similarity(x, self.expected(output)))
         if self.likelihood == "bernoulli":
             loss = functional.softplus(output) - x * output  # -x log p - (1-x) log(1-p), by logits
         elif self.likelihood == "mse":
             loss = (x - output).square()
         else:
-            log_variance = self.output_log_variance.clamp(*self.log_variance_range)
-            squares = (x - output).square() * torch.exp(-log_variance)
+            mean, log_variance = self._normal(output)
+            squares = (x - mean).square() * torch.exp(-log_variance)
             loss = 0.5 * (squares + log_variance + math.log(2 * math.pi))
         return loss.flatten(1).sum(dim=1, dtype=sum_in)
 
+    def _normal(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of p(x|z)."""
+        mean, log_variance = output, cast("Tensor", self.output_log_variance)
+        if self.likelihood == "probabilistic":
+            mean, log_variance = output.chunk(2, dim=1)
+        return mean, log_variance.clamp(*self.log_variance_range)
+
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) || N(0, 1)) in nats per row (n,). Appendix B of the paper."""
-    return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(dim=1)
-
-
-def _dense(
-    features: int, widths: Sequence[int], latent_dim: int
-) -> tuple[nn.ModuleList, nn.Sequential]:
-    up = (features, *widths)
-    down = (latent_dim, *reversed(widths))
-    encoder = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(up))
-    decoder = [_layer(nn.Linear(a, b)) for a, b in pairwise(down)]
-    return encoder, nn.Sequential(*decoder, nn.Linear(widths[0], features))
-
-
-def _convolutional(
-    shape: Sequence[int], widths: Sequence[int], latent_dim: int
-) -> tuple[nn.ModuleList, nn.Sequential]:
-    """Convolutions 4x4 that halve the side, one dense layer; the decoder mirrors them."""
-    *channels, dense = widths
-    sides = [tuple(shape[1:])]
-    for _ in channels:
-        sides.append((sides[-1][0] // 2, sides[-1][1] // 2))
-    if not channels or min(sides[-1]) < 1:
-        raise BadInput(
-            f"config 'vae.hidden' {tuple(widths)} halves a side {len(channels)} times, but the "
-            f"image is {shape[1]}x{shape[2]}; give 1 to {int(math.log2(min(shape[1:])))} "
-            "convolution widths and one dense width"
-        )
-    stack = (shape[0], *channels)
-    flat = channels[-1] * sides[-1][0] * sides[-1][1]
-    encoder = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(stack))
-    encoder.append(nn.Linear(flat, dense))
-    decoder: list[nn.Module] = [
-        _layer(nn.Linear(latent_dim, dense)),
-        _layer(nn.Linear(dense, flat)),
-    ]
-    decoder.append(nn.Unflatten(1, (channels[-1], *sides[-1])))
-    for i in range(len(channels), 0, -1):
-        odd = (sides[i - 1][0] - 2 * sides[i][0], sides[i - 1][1] - 2 * sides[i][1])
-        up = nn.ConvTranspose2d(stack[i], stack[i - 1], 4, stride=2, padding=1, output_padding=odd)
-        decoder.append(_layer(up) if i > 1 else up)
-    return encoder, nn.Sequential(*decoder)
-
-
-def _layer(linear: nn.Module) -> nn.Sequential:
-    return nn.Sequential(linear, Leaky())
-
-
-class Leaky(nn.Module):
-    """LeakyReLU out of operators that ONNX Runtime also has in double."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return leaky(x)
-
-
-def leaky(x: Tensor) -> Tensor:
-    """x where positive, SLOPE * x elsewhere."""
-    return torch.maximum(x, SLOPE * x)
-
-
-def _slope(value: Tensor) -> Tensor:
-    """LeakyReLU's slope at each value."""
-    return torch.where(value > 0, torch.ones_like(value), torch.full_like(value, SLOPE))
-
-
-def _without_bias(layer: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
-    """The layer's linear map of x alone."""
-    if isinstance(layer, nn.Linear):
-        return functional.linear(x.flatten(1), layer.weight)
-    return functional.conv2d(x, layer.weight, stride=layer.stride, padding=layer.padding)
+    """KL(N(mean, exp(log_variance)) || N(0, 1)) in nats (n, latent_dim); the paper's appendix B."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance)
 
 
 # --- one training step --------------------------------------------------------------------------
 
 
-class Vae(LightningModule):
+class Vae(Detector):
     """Minimises the negative evidence lower bound of features, images (c, h, w) or rows (f,)."""
+
+    readout_names: ClassVar[tuple[str, ...]] = (
+        "reconstruction",
+        "elbo",
+        "weighted_elbo",
+        "reconstruction_probability",
+        "whitened_residual",
+        "whitened_path",
+        "path_and_error",
+        "hidden_neighbours",
+    )
+    network: VaeNetwork
 
     def __init__(self, config: VaeConfig, *, shape: Sequence[int], columns: int = 0) -> None:
         super().__init__()
-        is_image = len(shape) > 1
-        check_config(config, is_image=is_image)
-        default_likelihood = "bernoulli" if is_image else "gaussian"
+        self.is_image = len(shape) > 1
+        check_config(config, is_image=self.is_image)
         self.config = config
-        self.readout: str = DEFAULT_READOUT if config.readout == "auto" else config.readout
+        if self.is_image:
+            self.readout_names = (*Vae.readout_names, "ssim", "ms_ssim")  # type: ignore[misc]
+        default = "path_and_error" if self.is_image else "whitened_path"
+        self.readout = default if config.readout == "auto" else config.readout
+        is_blend = self.is_image and self.readout == "path_and_error"
+        default_complexity: Complexity = "variation" if is_blend else "none"
+        self.complexity: Complexity = (
+            default_complexity if config.complexity == "auto" else config.complexity
+        )
+        default_dim = 16 if self.is_image else max(2, min(16, columns // 2))
+        self.latent_dim = config.latent_dim or default_dim
+        default_likelihood = "bernoulli" if self.is_image else "gaussian"
         self.network = VaeNetwork(
             shape,
             config,
-            latent_dim=config.latent_dim or (16 if is_image else max(2, min(16, columns // 2))),
-            likelihood=default_likelihood if config.likelihood == "auto" else config.likelihood,
+            widths=config.hidden or default_widths(shape),
+            latent_dim=self.latent_dim,
+            likelihood=cast(
+                "Likelihood",
+                default_likelihood if config.likelihood == "auto" else config.likelihood,
+            ),
         )
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        x = _shift(batch, self.config.shift_pixels) if batch.ndim == 4 else batch
+        x = shift(batch, self.config.shift_pixels) if self.is_image else batch
         mean, log_variance = self.network.posterior(x)
         z = mean + torch.randn_like(mean) * torch.exp(0.5 * log_variance)  # reparametrisation
-        reconstruction = self.network.negative_log_likelihood(x, self.network.decode(z)).mean()
-        kl = kl_to_standard_normal(mean, log_variance).mean()
+        output = self.network.decoder(z)
+        reconstruction = self.network.negative_log_likelihood(x, output).mean()
+        kl = kl_to_standard_normal(mean, log_variance).sum(dim=1).mean()
         loss = reconstruction + self.kl_weight_now() * kl
         if batch_idx % NAN_CHECK_EVERY_STEPS == 0:
             self._check_finite(loss)
-        self._log("train", loss=loss, reconstruction=reconstruction, kl=kl)
+        self.log_losses("train", rows=len(x), loss=loss, reconstruction=reconstruction, kl=kl)
         return loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Negative ELBO at the posterior mean, full KL weight: comparable between epochs."""
         mean, log_variance = self.network.posterior(batch)
-        reconstruction = self.network.negative_log_likelihood(batch, self.network.decode(mean))
-        kl = kl_to_standard_normal(mean, log_variance)
-        loss = reconstruction + self.config.kl_weight * kl
-        self._check_finite(loss.mean())
-        self._log("val", loss=loss.mean(), reconstruction=reconstruction.mean(), kl=kl.mean())
+        output = self.network.decoder(mean)
+        reconstruction = self.network.negative_log_likelihood(batch, output).mean()
+        kl = kl_to_standard_normal(mean, log_variance).mean(dim=0)
+        loss = reconstruction + self.config.kl_weight * kl.sum()
+        self._check_finite(loss)
+        active = (kl > ACTIVE).sum().float()
+        self.log_losses(
+            "val",
+            rows=len(batch),
+            loss=loss,
+            reconstruction=reconstruction,
+            kl=kl.sum(),
+            active_units=active,
+        )
 
     def kl_weight_now(self) -> float:
         """KL weight at this step: grows linearly from 0 over the warm-up."""
@@ -306,6 +299,7 @@ class Vae(LightningModule):
             [p for p in self.parameters() if p.requires_grad],
             lr=rate,
             weight_decay=self.config.weight_decay,
+            fused=True,
         )
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=rate / 100)
         return {
@@ -313,41 +307,51 @@ class Vae(LightningModule):
             "lr_scheduler": {"scheduler": cosine, "interval": "step"},
         }
 
-    def fit_readout(self, features: Tensor) -> nn.Module:
-        """The read-out as a frozen module (network inside), fitted on training features."""
-        network = self.network.eval().requires_grad_(False)
-        if self.readout == "whitened_path":
-            limit = MAX_WHITENING_ROWS["image" if features.ndim == 4 else "table"]
-            return WhitenedPath(network, features[:limit])
-        if self.readout == "reconstruction_probability":
-            return ReconstructionProbability(network, draws=self.config.draws)
-        return Elbo(network, kl_weight=0.0 if self.readout == "reconstruction" else 1.0)
+    @torch.no_grad()
+    def active_units(self, x: Tensor) -> int:
+        """Latent dimensions with a mean KL above 0.01 nat over the rows x (Burda et al. 2016)."""
+        return int((kl_to_standard_normal(*self.network.posterior(x)).mean(dim=0) > ACTIVE).sum())
+
+    def fit_readout(
+        self, train: Tensor, early_stop: Tensor, *, name: str | None = None
+    ) -> nn.Module:
+        network = cast("VaeNetwork", frozen(self.network))
+        readout = self._readout(network, name or self.readout, train, early_stop)
+        if name not in (None, self.readout):
+            return readout
+        return corrected(readout, early_stop, complexity=self.complexity)
+
+    def _readout(
+        self, network: VaeNetwork, name: str, train: Tensor, early_stop: Tensor
+    ) -> nn.Module:
+        config = self.config
+        readouts: dict[str, Callable[[], nn.Module]] = {
+            "reconstruction": lambda: Elbo(network, kl_weight=0.0),
+            "elbo": lambda: Elbo(network, kl_weight=1.0),
+            "weighted_elbo": lambda: Elbo(network, kl_weight=config.kl_weight),
+            "reconstruction_probability": lambda: ReconstructionProbability(
+                network, draws=config.draws
+            ),
+            "ssim": lambda: Dissimilarity(network, multi_scale=False),
+            "ms_ssim": lambda: Dissimilarity(network, multi_scale=True),
+            "whitened_residual": lambda: WhitenedResidual(network, train),
+            "whitened_path": lambda: WhitenedPath(network, train),
+            "path_and_error": lambda: Blend(
+                [WhitenedPath(network, train), Residual(network, norm="l2")], early_stop
+            ),
+            "hidden_neighbours": lambda: HiddenNeighbours(network, train),
+        }
+        return readouts[name]()
 
     def _check_finite(self, loss: Tensor) -> None:
-        if not torch.isfinite(loss):
-            raise TrainingDiverged(
-                f"the loss became {loss.item()} at step {self.global_step}; lower "
-                f"vae.learning_rate (now {self.config.learning_rate:g}), or raise "
-                f"vae.log_variance_min (now {self.config.log_variance_min:g})"
-            )
-
-    def _log(self, stage: str, **values: Tensor) -> None:
-        self.log_dict(
-            {f"{stage}_{name}": value.detach() for name, value in values.items()},
-            on_step=False,
-            on_epoch=True,
+        self.check_finite(
+            loss,
+            advice=f"lower vae.learning_rate (now {self.config.learning_rate:g}), or raise "
+            f"vae.log_variance_min (now {self.config.log_variance_min:g})",
         )
 
 
-def _shift(images: Tensor, pixels: int) -> Tensor:
-    """The batch moved by one random offset of up to `pixels` in each direction."""
-    if pixels == 0:
-        return images
-    down, right = torch.randint(-pixels, pixels + 1, (2,)).tolist()
-    return torch.roll(images, (down, right), dims=(2, 3))
-
-
-# --- read-outs: features -> (value (n,), reconstruction shaped like the features) ---------------
+# --- read-outs of its own: features -> (value (n,), reconstruction shaped like the features) ----
 
 
 class Elbo(nn.Module):
@@ -359,8 +363,8 @@ class Elbo(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_variance = self.network.posterior(x)
-        output = self.network.decode(mean)
-        kl = self.kl_weight * kl_to_standard_normal(mean, log_variance)
+        output = self.network.decoder(mean)
+        kl = self.kl_weight * kl_to_standard_normal(mean, log_variance).sum(dim=1)
         value = self.network.negative_log_likelihood(x, output, sum_in=torch.float64) + kl
         return value, self.network.expected(output)
 
@@ -386,36 +390,7 @@ class ReconstructionProbability(nn.Module):
         draws = self.bank.shape[0]
         z = (mean.unsqueeze(1) + std.unsqueeze(1) * self.bank).flatten(0, 1)  # (n * draws, latent)
         each = x.unsqueeze(1).expand(-1, draws, *x.shape[1:]).flatten(0, 1)
-        output = self.network.decode(z)
+        output = self.network.decoder(z)
         nll = self.network.negative_log_likelihood(each, output, sum_in=torch.float64)
         value = nll.reshape(-1, draws).mean(dim=1)
-        return value, self.network.expected(self.network.decode(mean))
-
-
-class WhitenedPath(nn.Module):
-    """Squared Mahalanobis length of [path of x minus path of its reconstruction, latent mean].
-
-    RaPP's normalised aggregation along pathway (Kim et al. 2020), with the latent mean added.
-    """
-
-    def __init__(self, network: VaeNetwork, features: Tensor) -> None:
-        super().__init__()
-        self.network = network
-        with torch.no_grad():
-            rows, _ = self._difference(features)
-            blocks = [part[0].numel() for part in (features, *network.path(features[:1]))]
-        latent_dim = network.mean.out_features
-        components = 128 if features.ndim == 4 else 1024
-        self.whitener = Whitener(
-            rows.numpy(), blocks=[*blocks, latent_dim], components=components, floor=1e-3
-        )
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        rows, expected = self._difference(x)
-        return self.whitener(rows), expected
-
-    def _difference(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        path = self.network.path(x)
-        mean, _ = self.network.heads(path[-1])
-        expected = self.network.expected(self.network.decode(mean))
-        return torch.cat([*self.network.path_gaps(path, x - expected), mean], dim=1), expected
+        return value, self.network.decode(mean)
