@@ -1,5 +1,6 @@
 """Recipes are options that the command line accepts."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -7,14 +8,58 @@ import pytest
 from amiss_cli.train import parse
 from amiss_export.errors import BadInput
 from amiss_training import recipes
+from amiss_training.config import TrainConfig
+
+
+@cache
+def config_of(name: str) -> TrainConfig:
+    """The recipe as the command line reads it."""
+    return parse(["--recipe", name, "--data", "somewhere"])
 
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_is_accepted(name: str) -> None:
     """Each file holds known options only, names its purpose and takes the recipe's name."""
-    config = parse(["--recipe", name, "--data", "somewhere"])
+    config = config_of(name)
     assert config.name == config.recipe == name
     assert len(recipes.summary_of(name)) > 20
+
+
+def test_the_recipes_are_those_of_the_design() -> None:
+    """There is one recipe for each protocol, and none beside them; directions have their own."""
+    found = {name for name in recipes.names() if not name.startswith("directions-")}
+    assert found == {
+        *("digits", "breast-cancer"),
+        *("mnist-one-class", "mnist-held-out", "mnist-alad", "fashion-one-class"),
+        *("in-vs-out", "cifar10-one-class", "svhn-one-class", "mvtec", "image-folder"),
+        *("kdd99-natural", "kdd99-family", "kdd99-dagmm"),
+        *("arrhythmia", "arrhythmia-paper", "table", "tabular-peers"),
+    }
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_stops_on_held_out_rows_within_bounds(name: str) -> None:
+    """Each keeps rows for early stopping and for the threshold (defect D14), and bounds steps."""
+    config = config_of(name)
+    assert min(config.options.early_stop_share, config.options.calibration_share) > 0
+    assert config.trainer["max_steps"] > 0
+    assert config.trainer["max_epochs"] > 0
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_only_paper_protocols_leak_or_look_at_the_test(name: str) -> None:
+    """Whatever mixes roles, or takes a percentile of test scores (defect D6), is called a paper's.
+
+    A percentile needs the share of anomalies in the test, which nobody knows in use.
+    """
+    options = config_of(name).options
+    departs = (
+        not options.keep_anomalies_out
+        or not options.keep_repeats_together
+        or options.oracle_flag_share is not None
+    )
+    assert departs == (name in ("kdd99-dagmm", "arrhythmia-paper"))
+    assert departs == recipes.summary_of(name).startswith("Paper protocol")
 
 
 def test_an_unknown_recipe_lists_those_there_are() -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -40,6 +41,18 @@ def test_only_the_label_loses_its_dot() -> None:
     """The trailing dot goes from the label and from nothing else."""
     table = pa.table({"service": ["a."], kdd99.LABEL: ["smurf. "]})
     assert kdd99.without_dots(table).to_pydict() == {"service": ["a."], "label": ["smurf"]}
+
+
+def test_every_row_gets_its_family() -> None:
+    """Families follow their rows; normal stays normal."""
+    label = np.array(["smurf", "normal", "back", "perl", "smurf"])
+    assert kdd99.families_of(label).tolist() == ["dos", "normal", "dos", "u2r", "dos"]
+
+
+def test_an_attack_without_a_family_is_named() -> None:
+    """The attacks that only the corrected test file has are refused by name."""
+    with pytest.raises(BadInput, match=r"no family is known for the attack\(s\) 'mscan'"):
+        kdd99.families_of(np.array(["normal", "mscan"]))
 
 
 @pytest.mark.shared

@@ -52,6 +52,12 @@ def test_default_normal_class_is_the_loaders() -> None:
     assert [default(name) for name in ("table", "kdd99", "mvtec")] == ["0", "normal", "good"]
 
 
+def test_out_data_decide_alone_what_is_anomalous() -> None:
+    """With another set as the anomalies, no label of the data themselves counts."""
+    options = DataOptions(out_data="elsewhere")
+    assert classes_of(options, "idx", name="f", has_labels=True) == Classes(anomaly="out")
+
+
 def test_class_without_labels_is_refused() -> None:
     """Naming a class of rows that have no label is an oversight, said so."""
     with pytest.raises(BadInput, match=r"'1'.*no labels"):

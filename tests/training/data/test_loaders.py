@@ -8,7 +8,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from amiss_export.errors import BadInput
-from amiss_training.data.loaders import open_table_source, resolve_loader
+from amiss_training.data import kdd99
+from amiss_training.data.loaders import locate, open_table_source, resolve_loader
 from amiss_training.data.options import Loader
 
 
@@ -81,3 +82,42 @@ def test_starter_needs_no_path() -> None:
     source = open_table_source(None, resolve_loader(None, "breast-cancer"))
     assert source.label_column == "label"
     assert len(source.read()) == 569
+
+
+def test_named_images_are_their_own_loader(tmp_path: Path) -> None:
+    """A data set of images keeps its path and is read under its name."""
+    assert locate(tmp_path, "auto", data_set="svhn") == (tmp_path, "svhn")
+    assert locate(None, "auto", data_set="svhn") == (None, "svhn")
+
+
+def test_named_table_is_its_file(tmp_path: Path) -> None:
+    """kdd99 and arrhythmia are found in their folder, or are the file itself."""
+    kdd = tmp_path / "kddcup.data_10_percent"
+    kdd.write_text(",".join(["0"] * 41 + ["normal."]) + "\n")
+    savemat(tmp_path / "arrhythmia.mat", {"X": np.zeros((2, 2))})
+    for path in (tmp_path, kdd):
+        assert locate(path, "auto", data_set="kdd99") == (kdd, "kdd99")
+    assert locate(tmp_path, "auto", data_set="arrhythmia") == (tmp_path / "arrhythmia.mat", "table")
+
+
+@pytest.mark.shared
+def test_every_row_of_kdd99_has_a_family(shared_data: Path) -> None:
+    """All 494,021 rows survive, back's 2,203 among them, in the families' known numbers (D3)."""
+    path, loader = locate(shared_data / "kdd99", "auto", data_set="kdd99")
+    label = open_table_source(path, loader).read([kdd99.LABEL])[kdd99.LABEL]
+    counts = {row["values"]: row["counts"] for row in label.value_counts().to_pylist()}
+    families: dict[str, int] = {}
+    for name, count in counts.items():
+        family = kdd99.FAMILY[name]
+        families[family] = families.get(family, 0) + count
+    assert counts["back"] == 2_203
+    assert families == {"dos": 391_458, "normal": 97_278, "probe": 4_107, "r2l": 1_126, "u2r": 52}
+
+
+@pytest.mark.shared
+def test_arrhythmia_is_the_known_table(shared_data: Path) -> None:
+    """452 rows of 274 columns, 66 of them anomalies."""
+    path, loader = locate(shared_data / "tabular", "auto", data_set="arrhythmia")
+    table = open_table_source(path, loader).read()
+    assert table.shape == (452, 275)
+    assert sum(float(y) for y in table["y"].to_pylist()) == 66

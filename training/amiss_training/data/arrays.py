@@ -21,7 +21,7 @@ def read_arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
 
     Data is the first of DATA_NAMES that is there, labels the first of LABEL_NAMES.
     """
-    read = _read_mat if kind_of(path) == "mat" else _read_npz
+    read = read_mat if kind_of(path) == "mat" else read_npz
     found = read(path, (*DATA_NAMES, *LABEL_NAMES))
     data = next((found[name] for name in DATA_NAMES if name in found), None)
     if data is None:
@@ -53,7 +53,8 @@ def _native(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Those of the named arrays that an NPZ file holds, at least one; objects are refused."""
     try:
         with (
             reading(path),
@@ -71,11 +72,12 @@ def _read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     return found
 
 
-def _read_mat(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+def read_mat(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Those of the named arrays that a MATLAB v5 file holds, full and without objects."""
     try:
         with reading(path):
             found = loadmat(path, variable_names=names)
-    except (ValueError, TypeError, NotImplementedError, MatReadError) as error:
+    except (ValueError, TypeError, IndexError, NotImplementedError, MatReadError) as error:
         raise BadInput(f"{path}: cannot be read as a MATLAB file: {error}") from error
     arrays = {name: value for name, value in found.items() if name in names}
     for name, value in arrays.items():

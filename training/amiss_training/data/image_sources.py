@@ -19,6 +19,7 @@ from amiss_training.data.images import (
     Pixels,
     as_channels_first,
     decode_files,
+    decode_masks,
     files_below,
     fit_arrays,
     infer_spec,
@@ -36,7 +37,8 @@ class ImageSource:
     """Images that can be read: their names and labels now, their pixels when asked for.
 
     label is None when there are none; own_test, (n,), is True where the data fix the test.
-    infer(side, channels) tells what they become; pixels(rows, spec) reads the given ones.
+    infer(side, channels) tells what they become; pixels(rows, spec) reads the given ones, and
+    masks(rows, spec), (n, h, w), where they are defective; None where nobody drew that.
     """
 
     name: str
@@ -46,21 +48,22 @@ class ImageSource:
     infer: Callable[[int | None, Literal[1, 3] | None], ImageInput]
     pixels: Callable[[Rows, ImageInput], Pixels]
     data_hash: Callable[[], str]
+    masks: Callable[[Rows, ImageInput], NDArray[np.bool_]] | None = None
 
 
 def open_images(path: Path | None, loader: str) -> ImageSource:
     """The images that a resolved loader finds at the path; BadInput naming what is wrong."""
     if path is None:
         pixels, label = starters.digits()
-        return _from_arrays(loader, pixels, label, lambda: starters.hash_arrays(pixels, label))
+        return array_source(loader, pixels, label, lambda: starters.hash_arrays(pixels, label))
     if loader == "idx":
         return _open_idx(path)
     if loader == "npz":
         data, found = read_arrays(path)
         label_text = None if found is None else found.astype(np.str_)
         images = as_channels_first(path, data)
-        return _from_arrays(str(path), images, label_text, lambda: sha256_of([path]))
-    return _from_listing(list_mvtec(path) if loader == "mvtec" else list_folder(path))
+        return array_source(str(path), images, label_text, lambda: sha256_of([path]))
+    return listing_source(list_mvtec(path) if loader == "mvtec" else list_folder(path))
 
 
 def iter_images(
@@ -94,8 +97,8 @@ def _open_idx(path: Path) -> ImageSource:
     images = as_channels_first(images_path, idx.read_images(images_path))
     labels_path = idx.find_labels(images_path)
     if labels_path is None:
-        return _from_arrays(str(images_path), images, None, lambda: sha256_of([images_path]))
-    return _from_arrays(
+        return array_source(str(images_path), images, None, lambda: sha256_of([images_path]))
+    return array_source(
         str(images_path),
         images,
         idx.read_labels(labels_path, rows=len(images)),
@@ -103,7 +106,7 @@ def _open_idx(path: Path) -> ImageSource:
     )
 
 
-def _from_arrays(
+def array_source(
     name: str, images: Pixels, label: Strings | None, data_hash: Callable[[], str]
 ) -> ImageSource:
     return ImageSource(
@@ -117,8 +120,8 @@ def _from_arrays(
     )
 
 
-def _from_listing(listing: Listing) -> ImageSource:
-    paths = listing.paths
+def listing_source(listing: Listing) -> ImageSource:
+    paths, masks = listing.paths, listing.masks
     return ImageSource(
         name=str(listing.root),
         names=listing.names(),
@@ -127,6 +130,9 @@ def _from_listing(listing: Listing) -> ImageSource:
         infer=lambda side, channels: infer_spec(paths[0], side=side, channels=channels),
         pixels=lambda rows, spec: decode_files([paths[row] for row in rows], spec),
         data_hash=lambda: sha256_of(paths, root=listing.root),
+        masks=None
+        if masks is None
+        else lambda rows, spec: decode_masks([masks[row] for row in rows], spec),
     )
 
 

@@ -19,6 +19,7 @@ from amiss_export.errors import BadInput
 from amiss_training.data.files import reading
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
+GOOD = "good"  # MVTec's folder of images without a defect
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 
 Pixels = NDArray[np.uint8]
@@ -26,12 +27,16 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Listing:
-    """Image files in order; label by folder, None without sub-folders; own_test (n,) of MVTec."""
+    """Image files in order; label by folder, None without sub-folders; own_test (n,) of MVTec.
+
+    masks: of each image the file that shows where it is defective, None for one without a defect.
+    """
 
     root: Path
     paths: tuple[Path, ...]
     label: NDArray[np.str_] | None
     own_test: NDArray[np.bool_] | None = None
+    masks: tuple[Path | None, ...] | None = None
 
     def names(self) -> list[str]:
         """Each file's path below the root, with forward slashes."""
@@ -40,7 +45,7 @@ class Listing:
 
 def is_mvtec(folder: Path) -> bool:
     """Whether the folder is laid out as MVTec's: train/good and test."""
-    return (folder / "train" / "good").is_dir() and (folder / "test").is_dir()
+    return (folder / "train" / GOOD).is_dir() and (folder / "test").is_dir()
 
 
 def list_folder(folder: Path) -> Listing:
@@ -64,18 +69,23 @@ def list_folder(folder: Path) -> Listing:
 
 
 def list_mvtec(folder: Path, *, only_test: bool = False) -> Listing:
-    """The images of train/good and test/<defect>, or of test alone; ground_truth is passed over."""
+    """The images of train/good and test/<defect>, or of test alone, with the masks of ground_truth.
+
+    Raises BadInput for another layout, and for a defective image that lacks its mask.
+    """
     if not is_mvtec(folder):
         raise BadInput(f"{folder}: expected the folders train/good and test, as MVTec has them")
-    train = [] if only_test else files_below(folder / "train" / "good")
+    train = [] if only_test else files_below(folder / "train" / GOOD)
     test = list_folder(folder / "test")
     if test.label is None:
         raise BadInput(f"{folder / 'test'}: expected a folder for good and for each defect")
+    masks = _masks(folder, test) if (folder / "ground_truth").is_dir() else None
     return Listing(
         folder,
         (*train, *test.paths),
-        np.array(["good"] * len(train) + test.label.tolist()),
+        np.array([GOOD] * len(train) + test.label.tolist()),
         np.array([False] * len(train) + [True] * len(test.paths)),
+        masks if masks is None else (*[None] * len(train), *masks),
     )
 
 
@@ -98,6 +108,26 @@ def decode_files(paths: Sequence[Path], spec: ImageInput) -> Pixels:
         except BadInput as error:
             raise BadInput(f"{path}: {error}") from error
     return pixels
+
+
+def decode_masks(paths: Sequence[Path | None], spec: ImageInput) -> NDArray[np.bool_]:
+    """Where images are defective, (n, height, width): the pixels above 0, nowhere without a file.
+
+    Resized by taking the nearest pixel, so that a mask stays one. BadInput naming the file.
+    """
+    masks = np.zeros((len(paths), spec.height, spec.width), dtype=np.bool_)
+    for i, path in enumerate(paths):
+        if path is None:
+            continue
+        try:
+            with reading(path), Image.open(path, formats=IMAGE_FORMATS) as image:
+                grey = image.convert("L").resize(
+                    (spec.width, spec.height), Image.Resampling.NEAREST
+                )
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise BadInput(f"{path}: the mask cannot be decoded: {error}") from error
+        masks[i] = np.asarray(grey) > 0
+    return masks
 
 
 def fit_arrays(images: Pixels, spec: ImageInput) -> Pixels:
@@ -129,6 +159,21 @@ def as_channels_first(path: Path, images: NDArray[Any]) -> Pixels:
 def files_below(folder: Path) -> list[Path]:
     """Every image file below the folder, sorted; hidden files and folders are passed over."""
     return sorted(path for path in folder.rglob("*") if _is_image(path, folder))
+
+
+def _masks(folder: Path, test: Listing) -> list[Path | None]:
+    """Of each test image ground_truth/<defect>/<stem>_mask.png, None for a good one."""
+    masks: list[Path | None] = []
+    for path, label in zip(test.paths, test.label if test.label is not None else (), strict=True):
+        within = path.relative_to(test.root)
+        mask = folder / "ground_truth" / within.with_name(f"{path.stem}_mask.png")
+        if label != GOOD and not mask.is_file():
+            raise BadInput(
+                f"{mask}: expected the mask of {path}, there is none; add it, or take "
+                "ground_truth away to do without masks"
+            )
+        masks.append(None if label == GOOD else mask)
+    return masks
 
 
 def _is_image(path: Path, folder: Path) -> bool:

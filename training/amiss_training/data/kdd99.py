@@ -6,10 +6,13 @@ is data (`back dos`), not a header: a reader that skips it loses 2,203 rows.
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from amiss_export.errors import BadInput
+from amiss_training.data.columns import some
 
 LABEL = "label"
 NORMAL = "normal"
@@ -51,6 +54,18 @@ def without_dots(table: pa.Table) -> pa.Table:
         return table
     plain = pc.utf8_rtrim(pc.utf8_trim_whitespace(table[LABEL]), ".")
     return table.set_column(table.column_names.index(LABEL), LABEL, plain)
+
+
+def families_of(label: NDArray[np.str_]) -> NDArray[np.str_]:
+    """The family of each attack, (n,), "normal" staying itself; BadInput naming unknown ones."""
+    attacks, code = np.unique(label, return_inverse=True)
+    unknown = [str(attack) for attack in attacks if attack not in FAMILY]
+    if unknown:
+        raise BadInput(
+            f"no family is known for the attack(s) {some(unknown)}; known are those of "
+            "training_attack_types; leave attack_families out to keep the attacks' own names"
+        )
+    return np.array([FAMILY[str(attack)] for attack in attacks])[code]
 
 
 def parse_attack_types(text: str) -> dict[str, str]:

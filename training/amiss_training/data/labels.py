@@ -13,6 +13,7 @@ from amiss_training.data.columns import Locate, some
 from amiss_training.data.options import DEFAULT_NORMAL_CLASS, DataOptions
 
 UNLABELLED = "normal"
+IN, OUT = "in", "out"
 _WHOLE_FLOAT = re.compile(r"(-?\d+)\.0*")
 
 Labels = NDArray[np.str_]
@@ -27,7 +28,12 @@ class Classes:
 
 
 def classes_of(options: DataOptions, loader: str, *, name: str, has_labels: bool) -> Classes:
-    """The class the options name, or the loader's usual normal class; BadInput without labels."""
+    """The class the options name, or the loader's usual normal class; BadInput without labels.
+
+    With out_data the anomalies are the images of that other set.
+    """
+    if options.out_data is not None:
+        return Classes(anomaly=OUT)
     asked = options.normal_class if options.normal_class is not None else options.anomaly_class
     if not has_labels:
         if asked is not None:

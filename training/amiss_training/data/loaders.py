@@ -6,14 +6,37 @@ from amiss_export.bundle import TableInput
 from amiss_export.errors import BadInput
 from amiss_training.data import idx, kdd99, starters
 from amiss_training.data.arrays import read_arrays
+from amiss_training.data.download import fetch_files, folder_of
 from amiss_training.data.files import check_exists, kind_of
+from amiss_training.data.image_sources import ImageSource, open_images
 from amiss_training.data.images import is_mvtec
+from amiss_training.data.named import NAMED
+from amiss_training.data.named_images import open_named_images
 from amiss_training.data.options import Loader
 from amiss_training.data.sources import TableSource, table_source
 from amiss_training.data.tables import open_table
 
 STARTERS = ("digits", "breast-cancer")
-IMAGE_LOADERS = ("idx", "npz", "image-folder", "mvtec", "digits")
+IMAGE_LOADERS = (
+    *("idx", "npz", "image-folder", "mvtec", "digits"),
+    *(name for name, known in NAMED.items() if known.holds_images),
+)
+
+
+def locate(
+    path: Path | None, loader: Loader, *, data_set: str | None = None
+) -> tuple[Path | None, str]:
+    """The path, and what reads it: a resolved loader, or the name of a named set of images.
+
+    A named table is its own file, below the path or at it, downloaded when it is absent.
+    """
+    if data_set is None:
+        return path, resolve_loader(path, loader)
+    if NAMED[data_set].holds_images:
+        return path, data_set
+    place = folder_of(data_set, path)
+    file = place if place.is_file() else fetch_files(data_set, place, NAMED[data_set].files)[0]
+    return file, resolve_loader(file, "kdd99" if data_set == "kdd99" else "table")
 
 
 def resolve_loader(path: Path | None, loader: Loader) -> Loader:
@@ -36,8 +59,24 @@ def resolve_loader(path: Path | None, loader: Loader) -> Loader:
     return _resolve_file(path, loader)
 
 
+def open_image_source(
+    path: Path | None,
+    loader: str,
+    *,
+    side: int | None = None,
+    attribute: str | None = None,
+    official_split: bool = False,
+) -> ImageSource:
+    """The images that `locate` found; the keywords are for sets by name, see open_named_images."""
+    if loader not in NAMED:
+        return open_images(path, loader)
+    return open_named_images(
+        loader, path, side=side, attribute=attribute, official_split=official_split
+    )
+
+
 def open_table_source(
-    path: Path | None, loader: Loader, known: TableInput | None = None
+    path: Path | None, loader: str, known: TableInput | None = None
 ) -> TableSource:
     """The table that a resolved loader finds at the path."""
     if path is None:

@@ -82,8 +82,8 @@ def split_with_own_test(
     )
 
 
-def keep_apart(roles: Roles, hashes: NDArray[np.uint64], is_movable: NDArray[np.bool_]) -> Roles:
-    """Roles in which no two equal movable rows, by hash (n,), play different ones.
+def keep_apart(roles: Roles, hashes: NDArray[np.uint64], kind: NDArray[np.bool_]) -> Roles:
+    """Roles in which no two equal rows of one kind, by hash and kind (n,), play different ones.
 
     Rows that differ in the file can be equal to the detector: a column was dropped, two unseen
     categories share a code. Such rows all join the earliest role among them.
@@ -91,10 +91,11 @@ def keep_apart(roles: Roles, hashes: NDArray[np.uint64], is_movable: NDArray[np.
     role = np.empty(len(hashes), dtype=np.int64)
     for number, (_, index) in enumerate(roles.items()):
         role[index] = number
-    _, group = np.unique(hashes[is_movable], return_inverse=True)
-    earliest = np.full(group.max(initial=-1) + 1, 3)
-    np.minimum.at(earliest, group, role[is_movable])
-    role[is_movable] = earliest[group]
+    for rows in (np.flatnonzero(kind), np.flatnonzero(~kind)):
+        _, group = np.unique(hashes[rows], return_inverse=True)
+        earliest = np.full(group.max(initial=-1) + 1, 3)
+        np.minimum.at(earliest, group, role[rows])
+        role[rows] = earliest[group]
     apart = _roles(role)
     for name, index in apart.items()[:3]:
         if len(index) == 0:
@@ -132,15 +133,17 @@ def _roles(role: NDArray[np.int64]) -> Roles:
 
 
 def _counts(groups: int, shares: Sequence[float]) -> list[int]:
-    """How many of the groups each of the four roles gets: one first, then by its share."""
+    """How many of the groups each of the four roles gets: its share, but one at the least."""
     rest = 1 - sum(shares)
-    wanted = [*shares[1:], rest if rest > 1e-9 else 0.0]
-    need = 1 + sum(share > 0 for share in wanted)
-    if groups < need:
+    parts = [*shares, rest] if rest > 1e-9 else list(shares)
+    if groups < len(parts):
         raise TooFewRows(
-            f"train, early-stop, calibration{' and test' if wanted[-1] else ''} need >= {need} "
-            f"distinct normal rows, got {groups}{' (all are equal)' if groups == 1 else ''}; "
-            "add normal rows"
+            f"train, early-stop, calibration{' and test' if len(parts) == 4 else ''} need >= "
+            f"{len(parts)} distinct normal rows, got {groups}"
+            f"{' (all are equal)' if groups == 1 else ''}; add normal rows"
         )
-    counts = [1 + int(share * (groups - need)) if share else 0 for share in wanted]
-    return [groups - sum(counts), *counts]
+    edges = [0]
+    for role, end in enumerate(np.cumsum(parts).tolist(), start=1):
+        least, most = edges[-1] + 1, groups - (len(parts) - role)
+        edges.append(min(max(round(end * groups), least), most))
+    return [*np.diff(edges).tolist(), 0][:4]
