@@ -34,8 +34,7 @@ def onnx_scores(path: Path, x: NDArray[np.generic]) -> Scores:
 def onnx_reconstruction(path: Path, x: NDArray[np.generic]) -> NDArray[np.float32]:
     """What the detector expected of raw rows, in their unit, by ONNX Runtime on the CPU."""
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-    reconstruction: NDArray[np.float32] = session.run(["reconstruction"], {INPUT: x})[0]
-    return reconstruction
+    return _in_batches(x, lambda rows: session.run(["reconstruction"], {INPUT: rows})[0])
 
 
 def check_parity(

@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 from amiss_export.bundle import Decision
 from amiss_export.decision import DecisionRule, calibrate
 from amiss_export.errors import BadInput
-from amiss_training.evaluate import evaluate, false_alarm_band, ranking_metrics
+from amiss_training.evaluate import (
+    evaluate,
+    false_alarm_band,
+    oracle_top_share,
+    ranking_metrics,
+)
 
 
 def test_auroc_is_the_share_of_pairs_ranked_right() -> None:
@@ -75,10 +80,71 @@ def test_per_class_counts_flagged_rows_not_all_rows() -> None:
     truth = np.array([False, False, True, True, True])
     metrics, _ = _evaluate(score, truth, label=["a", "a", "b", "b", "c"])
     assert metrics["per_class"] == {
-        "a": {"n": 2, "n_anomalies": 0, "flagged": 1, "flagged_share": 0.5, "mean_score": 4.5},
-        "b": {"n": 2, "n_anomalies": 2, "flagged": 1, "flagged_share": 0.5, "mean_score": 4.5},
-        "c": {"n": 1, "n_anomalies": 1, "flagged": 1, "flagged_share": 1.0, "mean_score": 9.0},
+        "a": {
+            "n": 2,
+            "n_anomalies": 0,
+            "flagged": 1,
+            "flagged_share": 0.5,
+            "mean_score": 4.5,
+            "mean_reconstruction_error": None,
+        },
+        "b": {
+            "n": 2,
+            "n_anomalies": 2,
+            "flagged": 1,
+            "flagged_share": 0.5,
+            "mean_score": 4.5,
+            "mean_reconstruction_error": None,
+        },
+        "c": {
+            "n": 1,
+            "n_anomalies": 1,
+            "flagged": 1,
+            "flagged_share": 1.0,
+            "mean_score": 9.0,
+            "mean_reconstruction_error": None,
+        },
     }
+
+
+def test_mean_reconstruction_error_is_taken_class_by_class() -> None:
+    """Each class has the mean of its own rows' errors."""
+    score = np.array([0, 9, 0, 9], dtype=np.float32)
+    truth = np.array([False, False, True, True])
+    metrics, _ = _evaluate(score, truth, label=["a", "b", "a", "b"], error=np.array([1, 2, 3, 6.0]))
+    errors = {name: c["mean_reconstruction_error"] for name, c in metrics["per_class"].items()}
+    assert errors == {"a": 2.0, "b": 4.0}
+
+
+def test_top_share_flags_that_share_of_the_test_scores() -> None:
+    """The top 20 % of distinct scores are flagged, and precision and recall count them (D6)."""
+    score = np.random.default_rng(0).permutation(100).astype(np.float32)
+    truth = score >= 85
+    found = oracle_top_share(score, truth, share=0.2)
+    assert found is not None
+    assert found["flagged"] == 20
+    assert found["precision"] == pytest.approx(15 / 20)
+    assert found["recall"] == 1.0
+    assert found["f1"] == pytest.approx(30 / 35)
+    assert "oracle" in found["threshold_chosen_by"]
+
+
+def test_every_f1_says_how_its_threshold_was_chosen() -> None:
+    """Stored and oracle figures name their rule; without a share there is no oracle (D5)."""
+    score, truth = _scores(seed=0)
+    plain, decision = _evaluate(score, truth)
+    assert f"{decision.n} held-out normals" in plain["threshold_chosen_by"]
+    assert plain["oracle_top_share"] is None
+    paper, _ = _evaluate(score, truth, oracle_flag_share=0.2)
+    assert "top 20 % of the test scores" in paper["oracle_top_share"]["threshold_chosen_by"]
+    assert paper["f1"] == plain["f1"]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
+def test_an_impossible_share_is_refused(share: float) -> None:
+    """A share of nothing, of everything or below raises BadInput naming the option."""
+    with pytest.raises(BadInput, match="oracle_flag_share"):
+        oracle_top_share(np.arange(4.0), np.arange(4) > 2, share=share)
 
 
 @pytest.mark.parametrize(("confidence", "n"), [(None, 60), (0.95, 200)])
@@ -189,10 +255,20 @@ def _evaluate(
     *,
     label: list[str] | None = None,
     draw: Callable[..., NDArray[np.float64]] | None = None,
+    error: NDArray[np.float64] | None = None,
+    oracle_flag_share: float | None = None,
 ) -> tuple[dict[str, Any], Decision]:
     """Metrics under the 5 % threshold of 200 calibration normals whose scores `draw` gives."""
     draw = draw or np.random.default_rng(99).normal
     decision, calibration = calibrate(draw(size=200), alarm_rate=0.05)
     verdicts = DecisionRule(decision, calibration)(score)
     names = label or np.where(truth, "anomaly", "normal").tolist()
-    return evaluate(verdicts=verdicts, is_anomaly=truth, label=names, decision=decision), decision
+    metrics = evaluate(
+        verdicts=verdicts,
+        is_anomaly=truth,
+        label=names,
+        decision=decision,
+        reconstruction_error=error,
+        oracle_flag_share=oracle_flag_share,
+    )
+    return metrics, decision

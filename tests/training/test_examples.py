@@ -12,6 +12,7 @@ from amiss_training.examples import (
     deviating_cells,
     extremes,
     record,
+    sample_rows,
     write_image_examples,
     write_table_examples,
 )
@@ -34,6 +35,12 @@ def test_records_decode_to_the_same_row() -> None:
     """Missing numbers, missing and unseen categories and float32 values survive the way back."""
     records = json.loads(json.dumps([record(row, SPEC) for row in ROWS], allow_nan=False))
     np.testing.assert_array_equal(encode_records(records, SPEC).rows, ROWS)
+
+
+def test_sample_rows_show_texts_of_the_first_columns() -> None:
+    """A decoded row is shown by column name, categories by text, up to the number asked for."""
+    assert sample_rows(ROWS[:1], SPEC, columns=2) == [{"age": "31", "proto": "tcp"}]
+    assert list(sample_rows(ROWS[:1], SPEC, columns=9)[0]) == ["age", "proto", "rate"]
 
 
 def test_records_hold_category_texts_and_short_numbers() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from amiss_export.errors import BadInput
 from amiss_training.detectors.networks import Autoencoder, Encoder, decoder, leaky
 from amiss_training.detectors.readouts import (
+    Average,
     Blend,
     ComplexityCorrected,
     Dissimilarity,
@@ -154,6 +155,19 @@ def test_a_blend_gives_every_part_the_same_say(dense: Small) -> None:
         levels.append((np.log(part(x)[0].double().numpy()) - known.mean()) / known.std(ddof=1))
     found = Blend(parts, early_stop)(x)[0].log().numpy()
     assert found == pytest.approx(np.mean(levels, axis=0), rel=1e-4, abs=1e-4)
+
+
+def test_an_average_puts_its_parts_on_a_common_scale(dense: Small) -> None:
+    """The mean of asinh of interquartile ranges above the median early-stop row."""
+    early_stop, x = rows(100), rows(20, seed=1)
+    parts = [Residual(dense, norm="l1"), HiddenNeighbours(dense, rows(300, seed=2))]
+    scores = []
+    for part in parts:
+        low, median, high = np.quantile(part(early_stop)[0].double().numpy(), [0.25, 0.5, 0.75])
+        scores.append(np.arcsinh((part(x)[0].double().numpy() - median) / (high - low)))
+    found, expected = Average(parts, early_stop)(x)
+    assert found.numpy() == pytest.approx(np.mean(scores, axis=0), abs=1e-5)
+    assert torch.allclose(expected, dense.reconstruct(x), atol=1e-6)
 
 
 def test_total_variation_is_numpys_sum_of_differences() -> None:

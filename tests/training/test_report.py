@@ -22,11 +22,16 @@ from amiss_export.decision import DecisionRule, calibrate
 from amiss_export.decode import decode_image, encode_records
 from amiss_export.errors import BadInput
 from amiss_training.evaluate import evaluate
+from amiss_training.inspection import Inspection
 from amiss_training.peers import Peer, peer_table
 from amiss_training.report import ReportInputs, write_report
+from amiss_training.report_figures import figure_name
 
 NASTY = '<script>alert("x")</script>'
-CHARTS = {"score_histogram", "roc", "precision_recall", "training_curves"}
+MEMBER = "vae-0"
+OF_MEMBER = {"training_curves_vae_0", "latent_space_vae_0"}
+CHARTS = {"score_histogram", "score_cdf", "roc", "precision_recall"} | OF_MEMBER
+PICTURES = {"most_anomalous", "most_normal", "pixel_maps", "samples_vae_0"}
 TABLE = TableInput(
     columns=(
         Column(name=NASTY, kind="number", dtype="float64"),
@@ -77,8 +82,8 @@ def test_the_page_refers_to_nothing_outside_itself(report: Path) -> None:
 def test_every_figure_is_in_the_page_and_beside_it(report: Path) -> None:
     """Each PNG in the folder is shown once, each chart in a light and a dark version."""
     pngs = {path.stem for path in report.glob("*.png")}
-    grids = {"most_anomalous", "most_normal"} if report.name.startswith("image") else set()
-    assert pngs == CHARTS | grids
+    pictures = PICTURES if report.name.startswith("image") else set()
+    assert pngs == CHARTS | pictures
     page = Page((report / "report.html").read_text())
     assert page.tags.count("img") == len(pngs)
     assert page.tags.count("source") == len(CHARTS)
@@ -96,7 +101,12 @@ def test_report_json_holds_metrics_peers_and_decision(report: Path) -> None:
     summary = json.loads((report / "report.json").read_text())
     assert summary["metrics"]["auroc"] > 0.5
     assert summary["peers"]["knn"]["auroc"] == 1.0
-    assert summary["peers"]["mahalanobis"] == {"auroc": None, "auprc": None, "note": "failed: no"}
+    assert summary["peers"]["knn"]["difference"]["value"] < 0
+    failed = {"auroc": None, "auprc": None, "difference": None, "note": "failed: no"}
+    assert summary["peers"]["mahalanobis"] == failed
+    assert summary["histories"][MEMBER][2] == {"epoch": 2, "train_loss": 1 / 3, "val_loss": 2.0}
+    assert summary["inspections"][MEMBER]["active_units"] == 3
+    assert summary["inspections"][MEMBER]["readouts"]["elbo"]["auroc"] == 0.75
     assert summary["decision"]["k"] == 95
     assert summary["beaten_by_a_peer"] is True
 
@@ -108,6 +118,10 @@ def test_the_page_says_what_a_reader_must_not_miss(report: Path) -> None:
     for sentence in (
         summary["verdict"].replace(" %", "\N{NO-BREAK SPACE}%"),
         "5 nearest neighbours (1.0000) beats this detector",
+        "the difference leaves out 0",
+        "3 of 4",
+        "conformal quantile of 99 held-out normals",
+        "needs rows of another kind",
         "failed: no",
         "oracle",
         "a note to print",
@@ -128,10 +142,34 @@ def test_examples_are_the_extreme_rows_as_they_came_in(report: Path) -> None:
 def test_one_class_report_leaves_out_what_cannot_be_drawn(tmp_path: Path) -> None:
     """Without anomalies there is no ROC; the page says why and keeps the rest."""
     write_report(tmp_path, _inputs("table", anomalies=0))
-    assert {p.stem for p in tmp_path.glob("*.png")} == {"score_histogram", "training_curves"}
+    assert {p.stem for p in tmp_path.glob("*.png")} == CHARTS - {"roc", "precision_recall"}
     text = Page((tmp_path / "report.html").read_text()).text
     assert "need both normals and anomalies" in text
     assert "cannot be said" in text
+
+
+def test_each_member_has_figures_of_its_own(tmp_path: Path) -> None:
+    """Two members give two pairs of figures, each under its member's heading."""
+    inputs = _inputs("table")
+    two = {name: next(iter(inputs.inspections.values())) for name in ("vae-0", "aae")}
+    histories = dict.fromkeys(two, inputs.histories[MEMBER])
+    write_report(
+        tmp_path, ReportInputs(**{**vars(inputs), "inspections": two, "histories": histories})
+    )
+    drawn = {path.stem for path in tmp_path.glob("*.png")}
+    assert {figure_name("latent_space", name) for name in two} <= drawn
+    assert {figure_name("training_curves", name) for name in two} <= drawn
+    text = Page((tmp_path / "report.html").read_text()).text
+    assert "What member vae-0 has learned" in text
+    assert "What member aae has learned" in text
+
+
+def test_a_report_without_members_says_nothing_of_learning(tmp_path: Path) -> None:
+    """A bundle measured again has no histories and no inspections: the page leaves them out."""
+    bare = ReportInputs(**{**vars(_inputs("image")), "inspections": {}, "histories": {}})
+    write_report(tmp_path, bare)
+    assert "learned" not in Page((tmp_path / "report.html").read_text()).text
+    assert not OF_MEMBER & {path.stem for path in tmp_path.glob("*.png")}
 
 
 def test_lengths_that_differ_are_refused(tmp_path: Path) -> None:
@@ -160,7 +198,7 @@ def _inputs(kind: str, *, anomalies: int = 40) -> ReportInputs:
         title="A report",
         manifest=_manifest(TABLE if kind == "table" else IMAGE, decision),
         metrics=evaluate(verdicts=verdicts, is_anomaly=truth, label=label, decision=decision),
-        peers=peer_table(peers, truth),
+        peers=peer_table(peers, truth, ours=score),
         peer_scores=peers,
         score=score,
         is_anomaly=truth,
@@ -168,8 +206,32 @@ def _inputs(kind: str, *, anomalies: int = 40) -> ReportInputs:
         names=[f"{NASTY} {i}" for i in range(len(truth))],
         x=x,
         reconstruct=lambda rows: np.zeros_like(rows, dtype=np.float32),
-        history=[{"epoch": i, "train_loss": 1 / (i + 1), "val_loss": 2.0} for i in range(3)],
+        histories={
+            MEMBER: [{"epoch": i, "train_loss": 1 / (i + 1), "val_loss": 2.0} for i in range(3)]
+        },
+        inspections={MEMBER: _inspection(x, rng)},
         notes=["a note to print"],
+    )
+
+
+def _inspection(x: NDArray[Any], rng: np.random.Generator) -> Inspection:
+    is_image = x.ndim == 4
+    return Inspection(
+        latent_dim=4,
+        active_units=3,
+        codes=rng.normal(size=(50, 2)).astype(np.float32),
+        code_rows=np.arange(50),
+        codes_variance=0.8,
+        samples=x[:16].astype(np.float32),
+        quality={"n": 9, "psnr": 20.5, "ssim": 0.5} if is_image else None,
+        readout="whitened_path",
+        readouts={
+            "whitened_path": {"auroc": 0.9, "auprc": 0.8, "note": ""},
+            "elbo": {"auroc": 0.75, "auprc": 0.5, "note": ""},
+            "ssim": {"auroc": None, "auprc": None, "note": "needs rows of another kind"},
+        },
+        pixel_maps=(lambda images: images[:, 0] / 255) if is_image else None,
+        pixel_auroc=None,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from amiss_export.decision import calibrate
-from amiss_training.wording import peer_verdict, promise, readable, verdict
+from amiss_training.wording import chosen_by, peer_verdict, promise, readable, verdict
 
 
 def test_promise_names_the_rate_the_rows_and_the_confidence() -> None:
@@ -19,6 +19,17 @@ def test_promise_names_the_rate_the_rows_and_the_confidence() -> None:
     assert "confidence" not in promise(marginal)
     assert "95 % confidence" in promise(pac)
     assert "default" in promise(default)
+
+
+def test_the_threshold_is_traced_to_held_out_normals() -> None:
+    """The words name the rule, the rows and the rate, and that no test row had a say."""
+    scores = range(1, 401)
+    marginal, _ = calibrate(scores, alarm_rate=0.05)
+    pac, _ = calibrate(scores, alarm_rate=0.05, confidence=0.95)
+    assert chosen_by(marginal).startswith("conformal quantile of 400 held-out normals")
+    assert chosen_by(pac).startswith("tolerance bound")
+    assert "5 %" in chosen_by(pac)
+    assert "no test row" in chosen_by(pac)
 
 
 @pytest.mark.parametrize(
@@ -47,16 +58,38 @@ def test_verdict_of_a_one_class_test_makes_no_claim_to_separate() -> None:
 def test_peers_that_beat_ours_are_named_best_first() -> None:
     """Every peer above ours is named with its AUROC, the best first; the others are not."""
     beaten, line = peer_verdict(
-        0.9, {"knn": {"auroc": 0.95}, "mahalanobis": {"auroc": 0.97}, "pyod_pca": {"auroc": 0.8}}
+        0.9,
+        {
+            "knn": _peer(0.95, excludes_zero=True),
+            "mahalanobis": _peer(0.97, excludes_zero=True),
+            "pyod_pca": _peer(0.8, excludes_zero=True),
+        },
     )
     assert beaten
     assert line.startswith("Mahalanobis (0.9700) and 5 nearest neighbours (0.9500) beat")
     assert "PyOD" not in line
 
 
+def test_a_lead_that_may_be_chance_is_told_from_a_clear_one() -> None:
+    """A peer whose interval leaves out 0 beats ours, others are ahead; none is left out."""
+    beaten, line = peer_verdict(
+        0.9,
+        {
+            "knn": _peer(0.91, excludes_zero=False),
+            "mahalanobis": _peer(0.97, excludes_zero=True),
+            "lof": _peer(0.92),
+        },
+    )
+    clear, _, unclear = line.partition("leaves out 0.")
+    assert beaten
+    assert clear.startswith("Mahalanobis (0.9700) beats this detector's AUROC of 0.9000")
+    assert "Local outlier factor (0.9200) and 5 nearest neighbours (0.9100) are ahead" in unclear
+    assert "holds 0" in unclear
+
+
 def test_no_better_peer_names_the_best_of_them() -> None:
     """An equal or failed peer does not beat ours."""
-    beaten, line = peer_verdict(0.9, {"knn": {"auroc": 0.9}, "mahalanobis": {"auroc": None}})
+    beaten, line = peer_verdict(0.9, {"knn": _peer(0.9), "mahalanobis": _peer(None)})
     assert not beaten
     assert "5 nearest neighbours" in line
 
@@ -68,6 +101,11 @@ def test_no_better_peer_names_the_best_of_them() -> None:
 def test_numbers_read_well(value: float, text: str) -> None:
     """Thousands are grouped and only the very large take an exponent."""
     assert readable(value) == text
+
+
+def _peer(auroc: float | None, *, excludes_zero: bool | None = None) -> dict[str, Any]:
+    difference = None if excludes_zero is None else {"excludes_zero": excludes_zero}
+    return {"auroc": auroc, "difference": difference}
 
 
 def _metrics(

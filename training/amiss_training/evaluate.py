@@ -22,7 +22,7 @@ from sklearn.metrics import (
 from amiss_export.bundle import Decision
 from amiss_export.decision import Verdicts
 from amiss_export.errors import BadInput
-from amiss_training.wording import promise
+from amiss_training.wording import chosen_by, promise
 
 FEW_ROWS = 20  # below it one row moves a share by 5 points
 FLAG_ALL, FLAG_NONE = 0.95, 0.001
@@ -32,12 +32,20 @@ Labels = Sequence[str] | NDArray[Any]
 
 
 def evaluate(
-    *, verdicts: Verdicts, is_anomaly: Bools, label: Labels, decision: Decision
+    *,
+    verdicts: Verdicts,
+    is_anomaly: Bools,
+    label: Labels,
+    decision: Decision,
+    reconstruction_error: NDArray[Any] | None = None,
+    oracle_flag_share: float | None = None,
 ) -> dict[str, Any]:
     """Metrics of n test rows, ready for JSON; undefined ones are None and `notes` says why.
 
     is_anomaly: (n,) the truth, label: (n,) the class each row came from. Precision, recall and F1
-    are at the stored threshold; whatever picks its threshold by the test labels is named oracle_.
+    are at the stored threshold; whatever picks its threshold by the test rows is named oracle_.
+    reconstruction_error: (n,) of each row, averaged by class. oracle_flag_share: also flag that
+    share of the test rows, as some papers do.
     Raises BadInput when the arrays differ in length, are empty or hold a score that is no number.
     """
     truth, labels = _checked(verdicts, is_anomaly, label)
@@ -49,12 +57,14 @@ def evaluate(
         "n_anomalies": anomalies,
         "prevalence": anomalies / len(truth),
         **ranking_metrics(score, truth),
-        **_threshold_metrics(flagged, truth),
+        **threshold_metrics(flagged, truth),
+        "threshold_chosen_by": chosen_by(decision),
         "threshold": {**decision.model_dump(mode="json"), "promise": promise(decision)},
+        "oracle_top_share": oracle_top_share(score, truth, share=oracle_flag_share),
         "band_99": false_alarm_band(
             decision, n_normals=normals, observed=int((flagged & ~truth).sum())
         ),
-        "per_class": _per_class(score, flagged, truth, labels),
+        "per_class": _per_class(score, flagged, truth, labels, reconstruction_error),
     }
     metrics["notes"] = _notes(normals, anomalies, int(flagged.sum()))
     metrics["warnings"] = _warnings(metrics)
@@ -77,6 +87,28 @@ def ranking_metrics(score: NDArray[Any], is_anomaly: Bools) -> dict[str, float |
         "auprc": float(average_precision_score(is_anomaly, score)),
         "fpr_at_95_tpr": float(fpr[np.searchsorted(tpr, 0.95)]),
         "oracle_best_f1": float(f1.max()),
+    }
+
+
+def oracle_top_share(
+    score: NDArray[Any], is_anomaly: Bools, *, share: float | None
+) -> dict[str, Any] | None:
+    """Precision, recall and F1 when the top `share` of the TEST scores is flagged; None without.
+
+    The protocol of DAGMM and ALAD: it knows how many test rows are anomalies, so it is an oracle.
+    Rows that tie with the last one are flagged as well; `flagged` counts them all.
+    """
+    if share is None:
+        return None
+    if not 0 < share < 1:
+        raise BadInput(f"oracle_flag_share must lie between 0 and 1, got {share}")
+    flagged = score >= np.quantile(score, 1 - share)
+    figures = threshold_metrics(flagged, is_anomaly)
+    return {
+        "share": share,
+        "flagged": int(flagged.sum()),
+        **{name: figures[name] for name in ("precision", "recall", "f1")},
+        "threshold_chosen_by": f"oracle: the top {100 * share:g} % of the test scores themselves",
     }
 
 
@@ -118,7 +150,8 @@ def _checked(verdicts: Verdicts, is_anomaly: Bools, label: Labels) -> tuple[Bool
     return truth, labels
 
 
-def _threshold_metrics(flagged: Bools, truth: Bools) -> dict[str, float | None]:
+def threshold_metrics(flagged: Bools, truth: Bools) -> dict[str, float | None]:
+    """Precision, recall, F1, flagged share and false-alarm share; None where a class is absent."""
     both = truth.any() and not truth.all()
 
     def defined(value: float) -> float | None:
@@ -136,8 +169,12 @@ def _threshold_metrics(flagged: Bools, truth: Bools) -> dict[str, float | None]:
 
 
 def _per_class(
-    score: NDArray[Any], flagged: Bools, truth: Bools, labels: NDArray[Any]
-) -> dict[str, dict[str, float]]:
+    score: NDArray[Any],
+    flagged: Bools,
+    truth: Bools,
+    labels: NDArray[Any],
+    error: NDArray[Any] | None,
+) -> dict[str, dict[str, float | None]]:
     names, code = np.unique(labels, return_inverse=True)
     counts = np.bincount(code)
     sums = {
@@ -145,6 +182,7 @@ def _per_class(
         "anomalies": np.bincount(code, weights=truth),
         "score": np.bincount(code, weights=score.astype(np.float64)),
     }
+    errors = None if error is None else np.bincount(code, weights=error.astype(np.float64)) / counts
     return {
         str(name): {
             "n": int(n),
@@ -152,6 +190,7 @@ def _per_class(
             "flagged": int(sums["flagged"][i]),
             "flagged_share": float(sums["flagged"][i] / n),
             "mean_score": float(sums["score"][i] / n),
+            "mean_reconstruction_error": None if errors is None else float(errors[i]),
         }
         for i, (name, n) in enumerate(zip(names, counts, strict=True))
     }

@@ -57,7 +57,7 @@ def evaluate_bundle(
     prepared = _prepared(bundle, data, options)
     provenance = bundle.manifest.provenance
     if prepared is not None and prepared.split_hash == provenance.split_hash:
-        rows, inputs = _held_out(bundle, prepared)
+        rows, inputs = _held_out(bundle, prepared, oracle=options.oracle_flag_share)
     else:
         was_seen = prepared is not None and prepared.data_hash == provenance.data_hash
         rows, inputs = _unseen(bundle, data, options, notes=[NO_PEERS, *[SEEN] * was_seen])
@@ -74,7 +74,7 @@ def _options(bundle: Bundle, overrides: Mapping[str, str]) -> DataOptions:
         k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known
     }
     if {"normal_class", "anomaly_class"} & set(overrides):
-        values |= {"normal_class": None, "anomaly_class": None}
+        values |= {"normal_class": None, "anomaly_class": None, "out_data": None}
     options = DataOptions(**(values | dict(overrides)))
     check_options(options)
     return options
@@ -88,7 +88,9 @@ def _prepared(bundle: Bundle, data: Path | None, options: DataOptions) -> Prepar
         return None
 
 
-def _held_out(bundle: Bundle, prepared: Prepared) -> tuple[str, ReportInputs]:
+def _held_out(
+    bundle: Bundle, prepared: Prepared, *, oracle: float | None
+) -> tuple[str, ReportInputs]:
     """The test rows of the bundle's own split."""
     onnx = bundle.path / ONNX
     found = assess(
@@ -97,6 +99,7 @@ def _held_out(bundle: Bundle, prepared: Prepared) -> tuple[str, ReportInputs]:
         calibration=bundle.calibration,
         prepared=prepared,
         seed=bundle.manifest.provenance.seed,
+        oracle_flag_share=oracle,
     )
     inputs = report_inputs(found, manifest=bundle.manifest, prepared=prepared, onnx=onnx)
     return f"{len(prepared.roles.test):,} held-out test rows of its own split", inputs
@@ -107,12 +110,19 @@ def _unseen(
 ) -> tuple[str, ReportInputs]:
     """Every row of `data`."""
     manifest, onnx = bundle.manifest, bundle.path / ONNX
-    loader = options.loader if data is None else "auto"
+    loader, data_set = (options.loader, options.data_set) if data is None else ("auto", None)
     x, label, names = load_labelled(
-        data, manifest.input, loader=loader, label_column=options.label_column
+        data,
+        manifest.input,
+        loader=loader,
+        data_set=data_set,
+        label_column=options.label_column,
+        attack_families=options.attack_families,
     )
-    name = str(data or loader)
-    classes = classes_of(options, options.loader, name=name, has_labels=label is not None)
+    name = str(data or data_set or loader)
+    classes = classes_of(
+        options, options.data_set or options.loader, name=name, has_labels=label is not None
+    )
     text = np.full(len(x), "normal") if label is None else label
     is_anomaly = mark_anomalies(text, classes, name=name)
     verdicts = DecisionRule(manifest.decision, bundle.calibration)(onnx_scores(onnx, x))
@@ -120,7 +130,11 @@ def _unseen(
         title=bundle.name,
         manifest=manifest,
         metrics=evaluate(
-            verdicts=verdicts, is_anomaly=is_anomaly, label=text, decision=manifest.decision
+            verdicts=verdicts,
+            is_anomaly=is_anomaly,
+            label=text,
+            decision=manifest.decision,
+            oracle_flag_share=options.oracle_flag_share,
         ),
         peers={},
         peer_scores={},

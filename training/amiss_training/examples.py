@@ -103,6 +103,14 @@ def deviating_cells(
     ]
 
 
+def sample_rows(
+    rows: NDArray[np.float32], spec: TableInput, *, columns: int
+) -> list[dict[str, str]]:
+    """Each raw row (k, d) as {column: text}, of its first `columns` columns."""
+    shown = spec.columns[:columns]
+    return [{c.name: _text(row[j], c) for j, c in enumerate(shown)} for row in rows]
+
+
 def _deviation(
     values: NDArray[np.float32],
     expected: NDArray[np.float32],

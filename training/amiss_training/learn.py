@@ -17,6 +17,7 @@ from amiss_export.graph import ImageFeatures, ScoringGraph, TableFeatures
 from amiss_training.config import TrainConfig
 from amiss_training.data import Prepared
 from amiss_training.detectors import DETECTORS, Detector, ensemble
+from amiss_training.detectors.readouts import Average
 from amiss_training.fit import Fitted, fit, forget
 
 
@@ -185,9 +186,7 @@ def _graph(
     early_stop: Tensor,
 ) -> ScoringGraph:
     readouts = [detector.fit_readout(train, early_stop) for detector in detectors]
-    readout: nn.Module = (
-        readouts[0] if len(readouts) == 1 else ensemble.Average(readouts, early_stop)
-    )
+    readout: nn.Module = readouts[0] if len(readouts) == 1 else Average(readouts, early_stop)
     return ScoringGraph(features, readout, torch.from_numpy(prepared.x[prepared.roles.early_stop]))
 
 

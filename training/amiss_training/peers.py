@@ -1,142 +1,128 @@
-"""Five simple detectors that ours has to beat, fitted on the same normals.
+"""The simple detectors that ours has to beat, fitted on the same normals.
 
 A detector that loses to one of them must say so; a peer that fails says why in its place.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pyod.models import pca as pyod
-from sklearn.decomposition import PCA
-from sklearn.ensemble import IsolationForest
-from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import StandardScaler
 
 from amiss_export.errors import BadInput
 from amiss_training.evaluate import ranking_metrics
+from amiss_training.paired import paired_difference
+from amiss_training.peers_base import Features, Peer
+from amiss_training.peers_global import (
+    ecod,
+    isolation_forest,
+    mahalanobis,
+    one_class_svm,
+    pca_residual,
+    pyod_pca,
+)
+from amiss_training.peers_local import (
+    Neighbourhood,
+    find_neighbours,
+    knn,
+    knn_complexity,
+    local_outlier_factor,
+)
 
-NEIGHBOURS = 5
-EIGENVALUE_FLOOR = 1e-4  # of the largest
+__all__ = ["Peer", "peer_scores", "peer_table"]
 
-Features = NDArray[np.float32]
-Scores = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Peer:
-    """scores: (m,) higher = more anomalous, or None when the peer failed and `note` says why."""
-
-    scores: Scores | None
-    note: str
-
-
-Scorer = Callable[[Features, Features], Peer]
+UNTRAINED = "the same network and read-out with its initial weights"
 
 
 def peer_scores(
-    normals: Features, test: Features, *, seed: int, max_neighbour_rows: int = 20_000
+    normals: Features,
+    test: Features,
+    *,
+    seed: int,
+    max_neighbour_rows: int = 20_000,
+    untrained: NDArray[Any] | None = None,
 ) -> dict[str, Peer]:
     """Every peer's scores of the test rows, by name. Deterministic for one seed.
 
-    normals: (n, f) standardised features of every normal our detector saw, test: (m, f) the same
-    features of the test rows. kNN looks at max_neighbour_rows normals at most, drawn by the seed.
-    Raises BadInput when the two do not fit together.
+    normals: standardised features (n, f), or pixels 0..1 (n, c, h, w), of every normal our detector
+    saw; test: the same of the m test rows. kNN and LOF look at max_neighbour_rows normals at most,
+    drawn by the seed. Images add kNN corrected for complexity. untrained: scores (m,) of our own
+    network before it learned anything, listed as a peer where given.
+    Raises BadInput when the arrays do not fit together.
     """
-    if normals.ndim != 2 or test.ndim != 2 or normals.shape[1] != test.shape[1]:
-        raise BadInput(
-            f"peers need normals (n, f) and test (m, f), got {normals.shape} and {test.shape}"
-        )
-    if len(normals) < 2 or len(test) < 1:
-        raise BadInput(
-            f"peers need >= 2 normals and >= 1 test row, got {len(normals)} and {len(test)}"
-        )
-    scorers: dict[str, Scorer] = {
-        "isolation_forest": partial(_isolation_forest, seed=seed),
-        "pca_residual": _pca_residual,
-        "pyod_pca": partial(_pyod_pca, seed=seed),
-        "mahalanobis": _mahalanobis,
-        "knn": partial(_knn, seed=seed, most=max_neighbour_rows),
+    _check(normals, test, untrained)
+    flat, flat_test = normals.reshape(len(normals), -1), test.reshape(len(test), -1)
+
+    @cache
+    def neighbourhood() -> Neighbourhood:  # the costly search is done once for all who need it
+        return find_neighbours(flat, flat_test, seed=seed, most=max_neighbour_rows)
+
+    makers: dict[str, Callable[[], Peer]] = {
+        "isolation_forest": partial(isolation_forest, flat, flat_test, seed=seed),
+        "pca_residual": partial(pca_residual, flat, flat_test),
+        "pyod_pca": partial(pyod_pca, flat, flat_test, seed=seed),
+        "mahalanobis": partial(mahalanobis, flat, flat_test),
+        "knn": lambda: knn(neighbourhood()),
+        "lof": lambda: local_outlier_factor(neighbourhood()),
+        "ecod": partial(ecod, flat, flat_test),
+        "one_class_svm": partial(one_class_svm, flat, flat_test, seed=seed),
     }
-    return {name: _guarded(scorer, normals, test) for name, scorer in scorers.items()}
+    if normals.ndim == 4:
+        makers["knn_complexity"] = lambda: knn_complexity(neighbourhood(), normals, test)
+    if untrained is not None:
+        makers["untrained"] = partial(Peer, untrained.astype(np.float64), UNTRAINED)
+    return {name: _guarded(make) for name, make in makers.items()}
 
 
 def peer_table(
-    scores: Mapping[str, Peer], is_anomaly: NDArray[np.bool_]
+    scores: Mapping[str, Peer], is_anomaly: NDArray[np.bool_], *, ours: NDArray[Any]
 ) -> dict[str, dict[str, Any]]:
-    """{"auroc", "auprc", "note"} by peer, None where the peer failed or a class has no rows."""
+    """{"auroc", "auprc", "difference", "note"} by peer, None where it failed or a class is absent.
+
+    ours: our scores (m,) of the same rows. difference: {"value", "low", "high", "excludes_zero"},
+    our AUROC minus the peer's with its 95 % interval.
+    """
     table = {}
     for name, peer in scores.items():
-        metrics = {} if peer.scores is None else ranking_metrics(peer.scores, is_anomaly)
+        metrics: dict[str, Any] = {}
+        difference = None
+        if peer.scores is not None:
+            metrics = ranking_metrics(peer.scores, is_anomaly)
+            difference = paired_difference(ours, peer.scores, is_anomaly)
         table[name] = {
             "auroc": metrics.get("auroc"),
             "auprc": metrics.get("auprc"),
+            "difference": difference.as_json() if difference else None,
             "note": peer.note,
         }
     return table
 
 
-def _guarded(scorer: Scorer, normals: Features, test: Features) -> Peer:
+def _check(normals: Features, test: Features, untrained: NDArray[Any] | None) -> None:
+    if normals.ndim not in (2, 4) or normals.shape[1:] != test.shape[1:]:
+        raise BadInput(
+            "peers need normals (n, f) and test (m, f), or images (n, c, h, w) and (m, c, h, w), "
+            f"got {normals.shape} and {test.shape}"
+        )
+    if len(normals) < 2 or len(test) < 1:
+        raise BadInput(
+            f"peers need >= 2 normals and >= 1 test row, got {len(normals)} and {len(test)}"
+        )
+    if untrained is not None and untrained.shape != (len(test),):
+        raise BadInput(
+            f"the untrained network's scores must be ({len(test)},), one for each test row, "
+            f"got {untrained.shape}"
+        )
+
+
+def _guarded(make: Callable[[], Peer]) -> Peer:
     """The peer, or why there is none: a report must not fail because a comparison does."""
     try:
-        peer = scorer(normals, test)
+        peer = make()
     except Exception as error:
         return Peer(None, f"failed: {type(error).__name__}: {error}")
     if peer.scores is not None and not np.isfinite(peer.scores).all():
         bad = int((~np.isfinite(peer.scores)).sum())
         return Peer(None, f"failed: {bad} of {len(peer.scores)} scores are not finite")
     return peer
-
-
-def _isolation_forest(normals: Features, test: Features, *, seed: int) -> Peer:
-    """Minus the mean isolation depth (Liu, Ting & Zhou 2008)."""
-    forest = IsolationForest(n_estimators=100, random_state=seed).fit(normals)
-    return Peer(-forest.score_samples(test), "100 trees of 256 rows")
-
-
-def _pca_residual(normals: Features, test: Features) -> Peer:
-    """Squared distance from the subspace that holds 95 % of the normals' variance."""
-    pca = PCA(n_components=0.95).fit(normals.astype(np.float64))
-    wide = test.astype(np.float64)
-    residual = wide - pca.inverse_transform(pca.transform(wide))
-    return Peer((residual**2).sum(axis=1), f"{pca.n_components_} of {test.shape[1]} components")
-
-
-def _pyod_pca(normals: Features, test: Features, *, seed: int) -> Peer:
-    """PyOD's sum of distances to the eigenvectors, each over its share of variance.
-
-    Shares of zero (constant or dependent columns) would make every score infinite, so only as many
-    components are kept as the normals have directions.
-    """
-    wide = normals.astype(np.float64)
-    shares = PCA().fit(StandardScaler().fit_transform(wide)).explained_variance_ratio_
-    rank = int((shares > 1e-9).sum())
-    detector = pyod.PCA(n_components=rank, svd_solver="full", random_state=seed).fit(wide)
-    scores = detector.decision_function(test.astype(np.float64))
-    return Peer(scores, f"{rank} of {test.shape[1]} components, weighted by variance")
-
-
-def _mahalanobis(normals: Features, test: Features) -> Peer:
-    """Squared Mahalanobis distance; directions of hardly any variance count with a floor."""
-    pca = PCA().fit(normals.astype(np.float64))
-    floor = EIGENVALUE_FLOOR * pca.explained_variance_.max()
-    centred = test.astype(np.float64) - pca.mean_
-    projected = centred @ pca.components_.T
-    outside = np.maximum((centred**2).sum(axis=1) - (projected**2).sum(axis=1), 0)
-    inside = (projected**2 / np.maximum(pca.explained_variance_, floor)).sum(axis=1)
-    return Peer(inside + outside / floor, f"eigenvalues floored at {EIGENVALUE_FLOOR:g} of largest")
-
-
-def _knn(normals: Features, test: Features, *, seed: int, most: int) -> Peer:
-    """Mean distance to the nearest normals; many normals are thinned to bound the time."""
-    n = len(normals)
-    reference, note = normals, f"among {n:,} normals"
-    if n > most:
-        rows = np.random.default_rng(seed).choice(n, most, replace=False)
-        reference, note = normals[rows], f"among {most:,} drawn from {n:,} normals"
-    k = min(NEIGHBOURS, len(reference))
-    distances, _ = NearestNeighbors(n_neighbors=k, n_jobs=2).fit(reference).kneighbors(test)
-    return Peer(distances.mean(axis=1).astype(np.float64), note)

@@ -1,13 +1,12 @@
 """The report of one detector: one HTML page that stands alone, its figures and its figures' data.
 
 report.html  report.json  roc.png ...  examples/most_anomalous_0.png|json  examples/most_normal_0...
+report.json holds every number of the page and the losses of every epoch, but no picture.
 """
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,48 +14,26 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from amiss_export.bundle import Manifest, TableInput
+from amiss_export.bundle import TableInput
 from amiss_export.errors import BadInput
-from amiss_training import plots
 from amiss_training.examples import (
     EXTREMES,
     deviating_cells,
     extremes,
+    sample_rows,
     write_image_examples,
     write_table_examples,
 )
-from amiss_training.peers import Peer
+from amiss_training.report_figures import OF_MEMBERS, draw, figure_name
+from amiss_training.report_inputs import ReportInputs
 from amiss_training.wording import TITLES, peer_verdict, readable, verdict
 
 EXAMPLES = 5
 CELLS = 6  # columns shown of an example row
 CLASSES = 50  # rows of the table by class
-OURS = "this detector"
+SAMPLE_COLUMNS = 8  # columns shown of rows decoded from the prior
 
-
-@dataclass(frozen=True)
-class ReportInputs:
-    """What a report is made of; the arrays describe the m test rows.
-
-    metrics: of `evaluate`; peers: of `peer_table`; peer_scores: of `peer_scores`. score (m,)
-    float32, is_anomaly (m,) the truth, label (m,) and names (m,) texts, x the raw inputs of the
-    graph, uint8 (m, c, h, w) or float32 (m, d). reconstruct maps such inputs to what the detector
-    expected, in raw units. history: one dict per epoch, any numeric keys. notes: lines to print.
-    """
-
-    title: str
-    manifest: Manifest
-    metrics: dict[str, Any]
-    peers: Mapping[str, Mapping[str, Any]]
-    peer_scores: Mapping[str, Peer]
-    score: NDArray[np.float32]
-    is_anomaly: NDArray[np.bool_]
-    label: Sequence[str] | NDArray[Any]
-    names: Sequence[str] | NDArray[Any]
-    x: NDArray[Any]
-    reconstruct: Callable[[NDArray[Any]], NDArray[Any]]
-    history: Sequence[Mapping[str, Any]] = field(default_factory=list)
-    notes: Sequence[str] = ()
+__all__ = ["ReportInputs", "write_report"]
 
 
 def write_report(folder: Path, inputs: ReportInputs) -> None:
@@ -73,7 +50,7 @@ def write_report(folder: Path, inputs: ReportInputs) -> None:
     (folder / "examples").mkdir(parents=True, exist_ok=True)
     chosen = extremes(inputs.score, count=EXAMPLES)
     expected = {name: inputs.reconstruct(inputs.x[rows]) for name, rows in chosen.items()}
-    figures = _figures(inputs, chosen, expected)
+    figures = draw(inputs, chosen, expected)
     for name, pngs in figures.items():
         (folder / f"{name}.png").write_bytes(pngs["light"])
     for name, rows in chosen.items():
@@ -89,6 +66,7 @@ def write_report(folder: Path, inputs: ReportInputs) -> None:
         classes=_classes(inputs.metrics["per_class"]),
         classes_left_out=max(0, len(inputs.metrics["per_class"]) - CLASSES),
         figures={name: _data_uris(pngs) for name, pngs in figures.items()},
+        members=_members(inputs),
         examples={name: _examples(inputs, chosen[name], expected[name]) for name in EXTREMES},
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
@@ -112,78 +90,29 @@ def _summary(inputs: ReportInputs) -> dict[str, Any]:
         "peers": {name: dict(peer) for name, peer in inputs.peers.items()},
         "provenance": manifest.provenance.model_dump(mode="json"),
         "notes": list(inputs.notes),
+        "histories": {name: _finite(rows) for name, rows in inputs.histories.items()},
+        "inspections": {name: found.as_json() for name, found in inputs.inspections.items()},
     }
 
 
-def _figures(
-    inputs: ReportInputs,
-    chosen: Mapping[str, NDArray[np.intp]],
-    expected: Mapping[str, NDArray[Any]],
-) -> dict[str, dict[str, bytes]]:
-    """{figure: {scheme: png}}; a figure the test rows cannot support is absent."""
-    truth, metrics, decision = inputs.is_anomaly, inputs.metrics, inputs.manifest.decision
-    draw: dict[str, Callable[..., bytes | None]] = {
-        "score_histogram": partial(
-            plots.histogram_png,
-            inputs.score,
-            truth,
-            threshold=decision.threshold,
-            median=decision.median,
-        ),
-        "training_curves": partial(plots.history_png, inputs.history),
-    }
-    if metrics["auroc"] is not None:
-        curves = _curves(inputs)
-        recall, precision = metrics["recall"], metrics["precision"]
-        at_recall = None if precision is None else (recall, precision)
-        draw |= {
-            "roc": partial(
-                plots.roc_png, curves, truth, operating_point=(metrics["false_alarm_share"], recall)
-            ),
-            "precision_recall": partial(
-                plots.precision_recall_png, curves, truth, operating_point=at_recall
-            ),
-        }
-    drawn = {
-        name: {"light": make(theme=plots.LIGHT), "dark": make(theme=plots.DARK)}
-        for name, make in draw.items()
-    }
-    figures = {
-        name: {scheme: png for scheme, png in pngs.items() if png is not None}
-        for name, pngs in drawn.items()
-        if pngs["light"] is not None
-    }
-    return figures | _grids(inputs, chosen, expected)
-
-
-def _grids(
-    inputs: ReportInputs,
-    chosen: Mapping[str, NDArray[np.intp]],
-    expected: Mapping[str, NDArray[Any]],
-) -> dict[str, dict[str, bytes]]:
-    """The image grids, one version for both schemes: photographs weigh too much to come twice."""
-    if inputs.manifest.input.kind != "image":
-        return {}
-    brightest = max(
-        float(plots.absolute_difference(inputs.x[rows], expected[name]).max())
-        for name, rows in chosen.items()
-    )
-    return {
-        name: {
-            "light": plots.image_grid_png(
-                inputs.x[rows], expected[name], inputs.score[rows], brightest=brightest
-            )
-        }
-        for name, rows in chosen.items()
-    }
-
-
-def _curves(inputs: ReportInputs) -> dict[str, NDArray[Any]]:
-    curves: dict[str, NDArray[Any]] = {OURS: inputs.score}
-    for name, peer in inputs.peer_scores.items():
-        if peer.scores is not None:
-            curves[TITLES.get(name, name)] = peer.scores
-    return curves
+def _members(inputs: ReportInputs) -> list[dict[str, Any]]:
+    """What the page shows of each member: its name, its inspection, its figures and samples."""
+    spec = inputs.manifest.input
+    members = []
+    for name in {**inputs.histories, **inputs.inspections}:
+        found = inputs.inspections.get(name)
+        rows: list[dict[str, str]] = []
+        if found is not None and isinstance(spec, TableInput):
+            rows = sample_rows(found.samples, spec, columns=SAMPLE_COLUMNS)
+        members.append(
+            {
+                "name": name,
+                "inspection": found,
+                "figures": {kind: figure_name(kind, name) for kind in OF_MEMBERS},
+                "samples": rows,
+            }
+        )
+    return members
 
 
 def _write_examples(folder: Path, inputs: ReportInputs, stem: str, rows: NDArray[Any]) -> None:
@@ -219,6 +148,18 @@ def _classes(per_class: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapp
     """The largest classes, normals first, then anomalies by the share that was flagged."""
     largest = sorted(per_class.items(), key=lambda item: -item[1]["n"])[:CLASSES]
     return sorted(largest, key=lambda item: (item[1]["n_anomalies"] > 0, -item[1]["flagged_share"]))
+
+
+def _finite(history: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """The numbers of each epoch; one that is not finite has no place in JSON."""
+    return [
+        {
+            key: float(value)
+            for key, value in row.items()
+            if isinstance(value, (int, float, np.number)) and np.isfinite(float(value))
+        }
+        for row in history
+    ]
 
 
 def _data_uris(pngs: Mapping[str, bytes]) -> dict[str, str]:

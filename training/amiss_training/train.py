@@ -27,7 +27,8 @@ from amiss_training.assess import Assessment, assess, report_inputs
 from amiss_training.checks import check_range
 from amiss_training.config import TrainConfig
 from amiss_training.data import Prepared, describe, prepare
-from amiss_training.learn import Learned, forget_runs, learn, plans
+from amiss_training.inspection import Inspection, inspect
+from amiss_training.learn import Learned, forget_runs, learn, plans, untrained
 from amiss_training.provenance import provenance
 from amiss_training.report import write_report
 
@@ -99,6 +100,8 @@ def train(config: TrainConfig, *, say: Say = print) -> Trained | None:
             calibration=calibration,
             prepared=prepared,
             seed=config.seed,
+            untrained=_control(config, prepared),
+            oracle_flag_share=config.options.oracle_flag_share,
         )
         manifest = Manifest(
             name=config.name,
@@ -116,7 +119,8 @@ def train(config: TrainConfig, *, say: Say = print) -> Trained | None:
             manifest=manifest,
             prepared=prepared,
             onnx=folder / ONNX,
-            history=learned.members[0].fitted.history,
+            histories={member.name: member.fitted.history for member in learned.members},
+            inspections=_inspections(learned, prepared, seed=config.seed),
         )
         write_report(folder / REPORT, inputs)
         number = publish(folder, manifest)
@@ -132,6 +136,28 @@ def _fit_lines(learned: Learned) -> list[str]:
         f"{member.fitted.history[-1].get('val_loss', float('nan')):.4g}"
         for member in learned.members
     ]
+
+
+def _control(config: TrainConfig, prepared: Prepared) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Scores (m,) of the test rows by the untrained network under the same read-out."""
+    graph, test = untrained(config, prepared), prepared.x[prepared.roles.test]
+    with torch.no_grad():
+        parts = [graph(part)[0] for part in torch.split(torch.from_numpy(test), 1_024)]
+    return np.asarray(torch.cat(parts).numpy())
+
+
+def _inspections(learned: Learned, prepared: Prepared, *, seed: int) -> dict[str, Inspection]:
+    return {
+        member.name: inspect(
+            member.detector,
+            learned.features,
+            prepared,
+            train=learned.train,
+            early_stop=learned.early_stop,
+            seed=seed,
+        )
+        for member in learned.members
+    }
 
 
 def _check_alarm_rate(config: TrainConfig, *, n: int, say: Say) -> None:

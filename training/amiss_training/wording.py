@@ -11,6 +11,11 @@ TITLES = {
     "pyod_pca": "PyOD PCA",
     "mahalanobis": "Mahalanobis",
     "knn": "5 nearest neighbours",
+    "lof": "Local outlier factor",
+    "ecod": "ECOD (tails of the normals)",
+    "one_class_svm": "One-class SVM",
+    "knn_complexity": "5 nearest neighbours with complexity correction",
+    "untrained": "Our network without training",
 }
 
 _SEPARATES = (
@@ -27,6 +32,16 @@ _SEPARATES = (
 def readable(value: float) -> str:
     """The number as a person would write it: 0.1235, 12.35, 12,346, 1.235e+09."""
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.4g}"
+
+
+def chosen_by(decision: Decision) -> str:
+    """How the stored threshold was chosen; precision and F1 mean nothing without."""
+    d = decision
+    rule = "conformal quantile" if d.confidence is None else "tolerance bound"
+    return (
+        f"{rule} of {d.n:,} held-out normals at an alarm rate of {100 * d.alarm_rate:.3g} %; "
+        "no test row had a say"
+    )
 
 
 def promise(decision: Decision) -> str:
@@ -61,26 +76,40 @@ def verdict(metrics: Mapping[str, Any], *, noun: str) -> str:
 
 
 def peer_verdict(ours: float | None, peers: Mapping[str, Mapping[str, Any]]) -> tuple[bool, str]:
-    """(True, who beats ours) when a simple peer has the higher AUROC, else (False, the best)."""
+    """(True, who beats ours) when a simple peer has the higher AUROC, else (False, the best).
+
+    Peers whose lead has a 95 % interval that leaves out 0 are told from those that may be lucky.
+    """
     ranked = sorted(
-        (
-            (p["auroc"], TITLES.get(name, name))
-            for name, p in peers.items()
-            if p["auroc"] is not None
-        ),
-        reverse=True,
+        ((p["auroc"], name, p) for name, p in peers.items() if p["auroc"] is not None),
+        key=lambda entry: -entry[0],
     )
     if ours is None or not ranked:
         return False, "No comparison with simple peers: it needs normals and anomalies."
-    better = [f"{title} ({auroc:.4f})" for auroc, title in ranked if auroc > ours]
-    if better:
-        verb = "beats" if len(better) == 1 else "beat"
-        return True, (
-            f"{_listed(better)} {verb} this detector's AUROC of {ours:.4f} on the same test rows; "
-            "consider the simpler method, or train longer."
+    clear, unclear = [], []
+    for auroc, name, peer in ranked:
+        if auroc > ours:
+            leaves_out_0 = peer["difference"] and peer["difference"]["excludes_zero"]
+            (clear if leaves_out_0 else unclear).append(_named(name, auroc))
+    sentences = []
+    if clear:
+        sentences.append(
+            f"{_listed(clear)} {'beats' if len(clear) == 1 else 'beat'} this detector's AUROC of "
+            f"{ours:.4f} on the same test rows; the 95 % interval of the difference leaves out 0."
         )
-    auroc, title = ranked[0]
-    return False, f"No simple peer does better; the best is {title} with AUROC {auroc:.4f}."
+    if unclear:
+        sentences.append(
+            f"{_listed(unclear)} {'is' if len(unclear) == 1 else 'are'} ahead of its {ours:.4f} by "
+            "less than chance may explain: the 95 % interval of the difference holds 0."
+        )
+    if sentences:
+        return True, " ".join([*sentences, "Consider the simpler method, or train longer."])
+    auroc, name, _ = ranked[0]
+    return False, f"No simple peer does better; the best is {_named(name, auroc)}."
+
+
+def _named(name: str, auroc: float) -> str:
+    return f"{TITLES.get(name, name)} ({auroc:.4f})"
 
 
 def _separation(auroc: float | None, noun: str) -> str:

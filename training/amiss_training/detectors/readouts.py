@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from amiss_export.errors import BadInput
-from amiss_export.graph import Whitener
+from amiss_export.graph import ScoreScale, Whitener
 from amiss_training.detectors.networks import Autoencoder, leaky
 from amiss_training.detectors.similarity import ms_ssim, ssim
 
@@ -168,6 +168,27 @@ class Blend(nn.Module):
         return ((levels - self.centre) / self.spread).mean(dim=1).exp(), results[0][1]
 
 
+class Average(nn.Module):
+    """Mean of read-outs, each in its own interquartile ranges of early-stop normals.
+
+    The ranges are asinh-compressed (`ScoreScale`), so that one part's wild score cannot outvote
+    the others. The expectation is the parts' mean.
+    """
+
+    def __init__(self, parts: Sequence[nn.Module], early_stop: Tensor) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        with torch.no_grad():
+            values = [_in_parts(part, early_stop).numpy() for part in parts]
+        self.scales = nn.ModuleList(ScoreScale(value) for value in values)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        results = [part(x) for part in self.parts]
+        scores = [scale(value) for scale, (value, _) in zip(self.scales, results, strict=True)]
+        expected = torch.stack([expectation for _, expectation in results]).mean(dim=0)
+        return torch.stack(scores).mean(dim=0), expected
+
+
 class ComplexityCorrected(nn.Module):
     """What a read-out says beyond what the complexity of an image explains, in deviations.
 
@@ -224,6 +245,15 @@ def total_variation(images: Tensor) -> Tensor:
     down = (images[:, :, 1:] - images[:, :, :-1]).abs().flatten(1).sum(dim=1, dtype=torch.float64)
     right = (images[..., 1:] - images[..., :-1]).abs().flatten(1).sum(dim=1, dtype=torch.float64)
     return down + right
+
+
+def resolved(
+    complexity: Complexity | Literal["auto"], *, is_image: bool, readout: str
+) -> Complexity:
+    """The correction that is meant: auto corrects the blend of images for their variation."""
+    if complexity != "auto":
+        return complexity
+    return "variation" if is_image and readout == "blend" else "none"
 
 
 def corrected(readout: nn.Module, early_stop: Tensor, *, complexity: Complexity) -> nn.Module:

@@ -26,14 +26,15 @@ from amiss_training.detectors.networks import (
     leaky,
 )
 from amiss_training.detectors.readouts import (
+    Average,
     Blend,
-    Complexity,
     Dissimilarity,
     HiddenNeighbours,
     Residual,
     WhitenedPath,
     WhitenedResidual,
     corrected,
+    resolved,
 )
 from amiss_training.detectors.similarity import ms_ssim, ssim
 
@@ -64,10 +65,11 @@ class VaeConfig:
         learning_rate: Adam's step size at the start; decays along a cosine to a hundredth.
         weight_decay: Decoupled weight decay.
         shift_pixels: Images are moved by up to this many pixels at random while training.
-        readout: How the score is read off the model. auto: whitened_path for tables,
-            path_and_error for images.
+        readout: How the score is read off the model. auto: blend, which takes the ELBO and the
+            hidden neighbours together for tables; whitened path, squared error and hidden
+            neighbours for images.
         complexity: Correct the score of an image for how complex the image is: by its total
-            variation, or by that and its sum of squares. auto: variation for path_and_error.
+            variation, or by that and its sum of squares. auto: variation for the blend of images.
         draws: Size of the fixed bank of latent draws (reconstruction_probability only).
     """
 
@@ -94,7 +96,7 @@ class VaeConfig:
         "ms_ssim",
         "whitened_residual",
         "whitened_path",
-        "path_and_error",
+        "blend",
         "hidden_neighbours",
     ] = "auto"
     complexity: Literal["auto", "none", "variation", "variation_ink"] = "auto"
@@ -224,7 +226,7 @@ class Vae(Detector):
         "reconstruction_probability",
         "whitened_residual",
         "whitened_path",
-        "path_and_error",
+        "blend",
         "hidden_neighbours",
     )
     network: VaeNetwork
@@ -236,13 +238,8 @@ class Vae(Detector):
         self.config = config
         if self.is_image:
             self.readout_names = (*Vae.readout_names, "ssim", "ms_ssim")  # type: ignore[misc]
-        default = "path_and_error" if self.is_image else "whitened_path"
-        self.readout = default if config.readout == "auto" else config.readout
-        is_blend = self.is_image and self.readout == "path_and_error"
-        default_complexity: Complexity = "variation" if is_blend else "none"
-        self.complexity: Complexity = (
-            default_complexity if config.complexity == "auto" else config.complexity
-        )
+        self.readout = "blend" if config.readout == "auto" else config.readout
+        self.complexity = resolved(config.complexity, is_image=self.is_image, readout=self.readout)
         default_dim = 16 if self.is_image else max(2, min(16, columns // 2))
         self.latent_dim = config.latent_dim or default_dim
         default_likelihood = "bernoulli" if self.is_image else "gaussian"
@@ -336,12 +333,17 @@ class Vae(Detector):
             "ms_ssim": lambda: Dissimilarity(network, multi_scale=True),
             "whitened_residual": lambda: WhitenedResidual(network, train),
             "whitened_path": lambda: WhitenedPath(network, train),
-            "path_and_error": lambda: Blend(
-                [WhitenedPath(network, train), Residual(network, norm="l2")], early_stop
-            ),
+            "blend": lambda: self._blend(network, train, early_stop),
             "hidden_neighbours": lambda: HiddenNeighbours(network, train),
         }
         return readouts[name]()
+
+    def _blend(self, network: VaeNetwork, train: Tensor, early_stop: Tensor) -> nn.Module:
+        neighbours = HiddenNeighbours(network, train)
+        if not self.is_image:
+            return Average([Elbo(network, kl_weight=1.0), neighbours], early_stop)
+        error = Residual(network, norm="l2")
+        return Blend([WhitenedPath(network, train), error, neighbours], early_stop)
 
     def _check_finite(self, loss: Tensor) -> None:
         self.check_finite(
