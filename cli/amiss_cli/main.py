@@ -8,11 +8,14 @@ from collections.abc import Callable, Sequence
 # name -> (module, one line of help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("amiss_cli.train", "learn what normal looks like and write a bundle"),
+    "sweep": ("amiss_cli.sweep", "train over classes and seeds, collect the figures in a CSV file"),
     "evaluate": ("amiss_cli.evaluate", "measure a bundle on labelled data, beside simple peers"),
+    "sample": ("amiss_cli.sample", "draw what a bundle believes normal looks like"),
     "score": ("amiss_cli.score", "score a file or a folder, offline or against a service"),
     "models": ("amiss_cli.models", "list, show, verify and recalibrate bundles"),
     "serve": ("amiss_cli.serve", "answer over gRPC and HTTP"),
 }
+EXTRAS = {"serve": "serve", **dict.fromkeys(("train", "sweep", "evaluate", "sample"), "train")}
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 
 
@@ -50,9 +53,7 @@ def _run(command: str, arguments: list[str]) -> int:
         sub_command: Callable[[list[str]], int] = importlib.import_module(COMMANDS[command][0]).main
         return sub_command(arguments)
     except ModuleNotFoundError as error:
-        extra = {"serve": "serve", "train": "train", "evaluate": "train"}.get(
-            command, "train,serve"
-        )
+        extra = EXTRAS.get(command, "train,serve")
         print(
             f"amiss {command}: {error.name} is not installed; pip install 'amiss[{extra}]'",
             file=sys.stderr,

@@ -1,6 +1,7 @@
 """A bundle on disk: its manifest, and how it is found and checked before use.
 
 models/<name>/<version>/   manifest.json  model.onnx  model.pt  calibration.npy  report/
+                           decoder.onnx (optional: what `amiss sample` draws from)
 models/<name>/labels.json  {"stable": 3, "canary": 4}
 """
 
@@ -27,6 +28,7 @@ MANIFEST, ONNX, TORCHSCRIPT, CALIBRATION = (
     "model.pt",
     "calibration.npy",
 )
+DECODER = "decoder.onnx"  # absent from bundles older than `amiss sample`
 LABELS = "labels.json"
 
 
@@ -133,6 +135,7 @@ class Provenance(_Record):
     git_commit: str | None
     libraries: dict[str, str]
     recalibrated_from: int | None = None
+    notes: tuple[str, ...] = ()  # what people should know about the rows
 
 
 class FileEntry(_Record):

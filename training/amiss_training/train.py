@@ -10,6 +10,7 @@ import torch
 
 from amiss_export.bundle import (
     CALIBRATION,
+    DECODER,
     ONNX,
     TORCHSCRIPT,
     Manifest,
@@ -27,6 +28,7 @@ from amiss_training.assess import Assessment, assess, report_inputs
 from amiss_training.checks import check_range
 from amiss_training.config import TrainConfig
 from amiss_training.data import Prepared, describe, prepare
+from amiss_training.decoder import write_decoder
 from amiss_training.inspection import Inspection, inspect
 from amiss_training.learn import Learned, forget_runs, learn, plans, untrained
 from amiss_training.provenance import provenance
@@ -79,6 +81,8 @@ def train(config: TrainConfig, *, say: Say = print) -> Trained | None:
         example = torch.from_numpy(prepared.x[prepared.roles.train[:2]])
         write_onnx(learned.graph, example, folder / ONNX)
         write_torchscript(learned.graph, example, folder / TORCHSCRIPT)
+        members = {member.name: member.detector for member in learned.members}
+        write_decoder(members, learned.features, folder / DECODER)
         calibration_rows = prepared.x[prepared.roles.calibration]
         decision, calibration = calibrate(
             onnx_scores(folder / ONNX, calibration_rows),
