@@ -11,7 +11,7 @@ from amiss_export.errors import BadInput
 from amiss_training.detectors.vae import Vae, VaeConfig
 from amiss_training.fit import LAST, FitConfig, Fitted, fit, forget
 
-TRAINER_SETTINGS = ("max_epochs", "fast_dev_run", "val_check_interval")
+TRAINER_SETTINGS = ("max_epochs", "limit_val_batches", "val_check_interval")
 
 
 def normals(n: int, *, seed: int) -> Tensor:
@@ -127,7 +127,7 @@ def test_a_setting_that_cannot_work_is_refused(
     ("wrong", "message"),
     [
         ({"max_epochs": 0}, r"no epoch was trained and validated.*trainer\.max_epochs"),
-        ({"fast_dev_run": True}, r"no epoch was trained and validated"),
+        ({"limit_val_batches": 0}, r"no epoch was trained and validated"),
         ({"val_check_interval": 1.5}, r"^trainer: "),
     ],
 )

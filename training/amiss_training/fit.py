@@ -1,39 +1,59 @@
 """A detector learns: Lightning runs the loop, the weights are averaged, the best epoch is kept."""
 
+import dataclasses
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import (
-    Callback,
-    EarlyStopping,
-    ModelCheckpoint,
-    RichProgressBar,
-    WeightAveraging,
-)
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.profilers import PassThroughProfiler
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from amiss_export.errors import BadInput
+from amiss_training.averaging import Averaging
+from amiss_training.batches import TrainingBatches, ValidationBatches
+from amiss_training.checkpoints import LAST, History, Keeper, Patience, forget, to_resume
 from amiss_training.checks import check_range
+from amiss_training.compiling import compiled
+from amiss_training.detectors.module import Detector
+from amiss_training.logs import (
+    GRID_COLUMNS,
+    GuardedLogger,
+    ImageGrids,
+    LogName,
+    loggers,
+    names_of,
+)
+from amiss_training.progress import progress_lines
 
-LAST = "last.ckpt"
+__all__ = ["LAST", "FitConfig", "Fitted", "check_config", "fit", "forget"]
+
+
+class Unprofiled(PassThroughProfiler):
+    """No profiler at all: Lightning's opens fifty contexts a step to measure nothing."""
+
+    _nothing: AbstractContextManager[None] = nullcontext()
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
+        return self._nothing
+
+
 TRAINER_DEFAULTS: dict[str, Any] = {
-    "max_epochs": 100,
     "accelerator": "auto",
     "devices": 1,
-    "gradient_clip_val": 5.0,
-    "logger": False,
     "enable_model_summary": False,
     "num_sanity_val_steps": 0,
+    "profiler": Unprofiled(),
 }
+MAX_EPOCHS = 100
+GRADIENT_CLIP = 5.0
+VALIDATION_BATCH = 1024
+ROWS_ON_DEVICE_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -41,12 +61,17 @@ class FitConfig:
     """How the training loop runs; what Lightning's Trainer decides is under `trainer`.
 
     Args:
-        batch_size: Rows in a training step.
+        batch_size: Rows in a training step, in each process.
         min_steps_per_epoch: A small set is gone through several times before it is validated.
         ema_decay: Decay of the averaged weights, which are the ones validated and exported.
         threads: CPU threads of the training process. Networks this small are fastest with one when
             anything else runs; raise it for large images on an idle machine.
         patience: Epochs without a better validation loss after which training stops.
+        compile: Run encoder and decoder through torch.compile; needs a C++ compiler. Pays off on
+            GPUs and in long runs: compiling takes tens of seconds.
+        log: Where losses and image grids go: tensorboard, wandb, mlflow, none, or a list of them.
+        image_grid_every_epochs: Epochs between two logged grids of images, reconstructions and
+            samples; the last epoch is always logged.
     """
 
     batch_size: int = 128
@@ -54,6 +79,9 @@ class FitConfig:
     ema_decay: float = 0.999
     patience: int = 10
     threads: int = 1
+    compile: bool = False
+    log: LogName | tuple[LogName, ...] = "tensorboard"
+    image_grid_every_epochs: int = 5
 
 
 @dataclass(frozen=True)
@@ -70,7 +98,7 @@ class Fitted:
 
 
 def fit(
-    detector: LightningModule,
+    detector: Detector,
     *,
     train: Tensor,
     early_stop: Tensor,
@@ -83,53 +111,67 @@ def fit(
 ) -> Fitted:
     """What happened; leaves the averaged weights of the best epoch in `detector`.
 
-    train, early_stop: features of disjoint normal rows. run_dir: where checkpoints go.
-    fingerprint: of settings and rows; `resume` refuses a checkpoint of another one.
+    train, early_stop: features of disjoint normal rows. run_dir: where checkpoints and logs go.
+    fingerprint: of settings and rows; `resume` refuses a checkpoint of another one. The same seed
+    gives the same weights to the bit on a CPU, in a resumed run too.
     Raises BadInput for settings that cannot work, Lightning's included.
     """
+    # 1. Refuse what cannot work before time is spent.
     check_config(config)
+    options = _trainer_options(trainer, detector)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hardware chatter and tips
+    checkpoint = to_resume(run_dir, fingerprint) if resume else None
+
+    # 2. Train.
     seed_everything(seed, verbose=False)
-    checkpoint = _checkpoint_to_resume(run_dir, fingerprint) if resume else None
-    best = ModelCheckpoint(
-        run_dir, filename="best", monitor="val_loss", save_last=True, enable_version_counter=False
-    )
-    history = _History(fingerprint)
-    with _lightnings_words():
+    history, averaging = History(fingerprint, seed=seed), Averaging(config.ema_decay)
+    best = Keeper(run_dir, averaging)
+    into = loggers(names_of(config.log), run_dir, resume=checkpoint is not None)
+    with _lightnings_words(), compiled(detector, enabled=config.compile):
         loop = Trainer(
-            **(TRAINER_DEFAULTS | trainer),
+            **options,
+            enable_progress_bar=False,  # ours is a callback
+            logger=list(into),
             default_root_dir=run_dir,
             callbacks=[
                 history,
-                EarlyStopping("val_loss", patience=config.patience, strict=False),
-                _averaging(config.ema_decay),
+                *_pictures(config, early_stop, into=into),
+                averaging,
+                *progress_lines(enabled=trainer.get("enable_progress_bar", True)),
+                *trainer.get("callbacks", []),
+                Patience(config.patience),
                 best,
-                *([RichProgressBar()] if trainer.get("enable_progress_bar", True) else []),
             ],
+        )
+        for logger in into:
+            logger.log_hyperparams(_settings(detector, config, trainer, seed=seed))
+        batches = TrainingBatches(
+            _near(train, loop),
+            batch_size=config.batch_size,
+            min_steps=config.min_steps_per_epoch,
+            seed=seed,
+            epoch=lambda: loop.current_epoch,
         )
         loop.fit(
             detector,
-            _training_batches(train, config),
-            _batches(early_stop, 1024),
+            batches,
+            ValidationBatches(_near(early_stop, loop), batch_size=VALIDATION_BATCH),
             ckpt_path=str(checkpoint) if checkpoint else None,
             weights_only=True,
         )
+
+    # 3. Keep the best epoch.
+    resumed = checkpoint is not None
     if not loop.is_global_zero:
-        return Fitted(history.rows, best_epoch=-1, resumed=checkpoint is not None, is_main=False)
-    if not best.best_model_path:
+        return Fitted(history.rows, best_epoch=-1, resumed=resumed, is_main=False)
+    if not best.state:
         raise BadInput(
             "no epoch was trained and validated under these trainer settings; see "
-            "trainer.max_epochs, max_steps, fast_dev_run, limit_val_batches and "
+            "trainer.max_epochs, max_steps, limit_val_batches and "
             "check_val_every_n_epoch"
         )
-    kept = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-    detector.cpu().load_state_dict(kept["state_dict"])
-    return Fitted(
-        history=history.rows,
-        best_epoch=int(kept["epoch"]),
-        resumed=checkpoint is not None,
-        is_main=True,
-    )
+    detector.cpu().load_state_dict(best.state)
+    return Fitted(history.rows, best_epoch=best.epoch, resumed=resumed, is_main=True)
 
 
 def check_config(config: FitConfig) -> None:
@@ -139,12 +181,57 @@ def check_config(config: FitConfig) -> None:
     check_range("fit.ema_decay", config.ema_decay, 0, 1)
     check_range("fit.patience", config.patience, 0)
     check_range("fit.threads", config.threads, 1)
+    check_range("fit.image_grid_every_epochs", config.image_grid_every_epochs, 1)
+    names_of(config.log)
 
 
-def forget(run_dir: Path) -> None:
-    """Nothing; removes the checkpoints of a run that ended well."""
-    for name in ("best.ckpt", LAST):
-        (run_dir / name).unlink(missing_ok=True)
+def _trainer_options(asked: dict[str, Any], detector: Detector) -> dict[str, Any]:
+    """Arguments of the Trainer: ours, with what was asked for on top.
+
+    Raises BadInput for a precision that needs scaled losses where the detector steps by itself.
+    """
+    options = TRAINER_DEFAULTS | asked
+    for ours in ("enable_progress_bar", "callbacks"):
+        options.pop(ours, None)
+    if (asked.get("max_steps") or -1) < 0:  # a number of steps is a limit of its own
+        options.setdefault("max_epochs", MAX_EPOCHS)
+    options.setdefault("max_epochs", -1)
+    if detector.automatic_optimization:
+        return {"gradient_clip_val": GRADIENT_CLIP} | options
+    if str(asked.get("precision")) in ("16", "16-mixed"):
+        raise BadInput(
+            f"trainer.precision {asked['precision']} scales losses, which {type(detector).__name__}"
+            " cannot: it steps its optimizers by itself; take bf16-mixed or 32-true"
+        )
+    return options
+
+
+def _pictures(config: FitConfig, images: Tensor, *, into: list[GuardedLogger]) -> list[Callback]:
+    """The callback that logs image grids, for images and where there is a log."""
+    if images.ndim != 4 or not into:
+        return []
+    every = config.image_grid_every_epochs
+    return [ImageGrids(images[:GRID_COLUMNS], every_epochs=every, loggers=into)]
+
+
+def _settings(
+    detector: Detector, config: FitConfig, trainer: dict[str, Any], *, seed: int
+) -> dict[str, Any]:
+    """What a log shows beside the losses."""
+    own: Any = getattr(detector, "config", None)
+    return {
+        "seed": seed,
+        "fit": dataclasses.asdict(config),
+        "trainer": trainer,
+        type(detector).__name__.lower(): dataclasses.asdict(own) if own else {},
+    }
+
+
+def _near(rows: Tensor, loop: Trainer) -> Tensor:
+    """The rows on the device that learns from them, where they fit beside the network."""
+    if rows.nbytes > ROWS_ON_DEVICE_BYTES:
+        return rows
+    return rows.to(loop.strategy.root_device)
 
 
 @contextmanager
@@ -159,93 +246,10 @@ def _lightnings_words() -> Iterator[None]:
             raise BadInput(f"trainer: {' '.join(str(error).split())}") from error
 
 
-class _History(Callback):
-    """Collects the losses of every epoch and carries them through a checkpoint."""
-
-    def __init__(self, fingerprint: str) -> None:
-        self.fingerprint = fingerprint
-        self.rows: list[dict[str, float]] = []
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        losses = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.rows.append({"epoch": float(trainer.current_epoch), **losses})
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "fingerprint": self.fingerprint}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = state_dict["rows"]
-
-
-class _Rows(Dataset[Tensor]):
-    """Rows of one tensor, gathered a batch at a time."""
-
-    def __init__(self, rows: Tensor) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.rows[index]
-
-    def __getitems__(self, indices: Sequence[int]) -> Tensor:
-        return self.rows[torch.as_tensor(indices)]
-
-
-def _training_batches(rows: Tensor, config: FitConfig) -> DataLoader[Tensor]:
-    drawn = max(len(rows), config.min_steps_per_epoch * config.batch_size)
-    return _batches(rows, config.batch_size, sampler=RandomSampler(rows, num_samples=drawn))
-
-
-def _batches(
-    rows: Tensor, batch_size: int, *, sampler: RandomSampler | None = None
-) -> DataLoader[Tensor]:
-    return DataLoader(_Rows(rows), batch_size, sampler=sampler, collate_fn=_as_gathered)
-
-
-def _as_gathered(batch: Any) -> Any:
-    """The batch itself: `__getitems__` has gathered it already."""
-    return batch
-
-
-def _averaging(decay: float) -> WeightAveraging:
-    """Exponential moving average whose memory grows with the number of steps, up to `decay`."""
-
-    def average(averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
-        return averaged.lerp(
-            current, 1.0 - min(decay, (1.0 + float(steps)) / (10.0 + float(steps)))
-        )
-
-    return WeightAveraging(use_buffers=False, avg_fn=average)
-
-
-def _checkpoint_to_resume(run_dir: Path, fingerprint: str) -> Path | None:
-    path = run_dir / LAST
-    if not path.exists():
-        logging.getLogger(__name__).info("nothing to resume in %s: starting anew", run_dir)
-        return None
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        found = saved["callbacks"]["_History"]["fingerprint"]
-    except Exception as error:  # torch raises a dozen kinds for a torn or foreign file
-        raise BadInput(
-            f"{path} is no checkpoint of ours: {error}; delete it or train without --resume"
-        ) from error
-    if found != fingerprint:
-        raise BadInput(
-            f"{path} was written with other settings or other data; repeat those, "
-            "or train without --resume"
-        )
-    return path
-
-
-# Lightning's hints that do not apply to batches gathered from memory.
+# Lightning's hints that do not apply here.
 _LIGHTNING_ADVICE = (
-    r".*does not have many workers.*",
     r".*number of training batches .* is smaller than the logging interval.*",
     r".*Checkpoint directory .* exists and is not empty.*",
-    r".*`max_epochs` was not set.*",
     r".*GPU available but not used.*",
     r".*isinstance\(treespec, LeafSpec\).*",
 )

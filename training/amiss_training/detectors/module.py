@@ -86,7 +86,7 @@ class Detector(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Lightning's own refuses fused optimizers under mixed precision, for scaled losses' sake."""
+        """Lightning's own refuses fused optimizers under mixed precision, scaled losses or not."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None:
             scaler.unscale_(optimizer)
@@ -112,8 +112,10 @@ class Detector(LightningModule):
 
 
 def clip_norm(gradients: Sequence[Tensor], most: float) -> None:
-    """Nothing; scales the gradients in place to a Euclidean norm, all together, of `most`."""
+    """Nothing; scales the gradients, in place, to a joint Euclidean norm of at most `most`."""
     norm = torch.stack(torch._foreach_norm(gradients)).norm()
+    if norm.is_cpu and norm <= most:  # elsewhere looking would wait for the device
+        return
     torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))
 
 

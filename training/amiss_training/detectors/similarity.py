@@ -46,6 +46,12 @@ def levels(side: int, *, window: int = 7) -> int:
     return max(1, min(len(LEVEL_WEIGHTS), int(math.log2(max(side - 1, 1) / (window - 1))) + 1))
 
 
+def psnr(x: Tensor, y: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio (n,) of images 0..1 (n, c, h, w), in decibels; higher = nearer."""
+    error = (x - y).square().flatten(1).mean(dim=1)
+    return -10.0 * error.clamp(min=1e-10).log10()
+
+
 def _components(x: Tensor, y: Tensor, *, window: int) -> tuple[Tensor, Tensor]:
     """Similarity and its contrast-structure part, each (n, c, h', w'); equation 13 of the paper."""
     kernel = _gaussian(window).to(x).expand(x.shape[1], 1, window, window)
