@@ -14,6 +14,7 @@ from amiss_export.errors import BadInput
 from amiss_training import recipes
 from amiss_training.config import TrainConfig
 from amiss_training.data import DataOptions
+from amiss_training.data.augment import AugmentConfig
 from amiss_training.detectors import CONFIGS, DETECTORS
 from amiss_training.fit import FitConfig
 from amiss_training.train import Trained, train
@@ -62,6 +63,7 @@ def to_config(values: dict[str, Any]) -> TrainConfig:
         resume=values["resume"],
         options=DataOptions(**_tuples(flat)),
         **{name: kind(**_tuples(values[name])) for name, kind in CONFIGS.items()},
+        augment=AugmentConfig(**values["augment"]),
         fit=FitConfig(**values["fit"]),
         trainer={k: v for k, v in values["trainer"].items() if v is not None},
     )
@@ -102,6 +104,7 @@ def training_parser(*, prog: str = "amiss train") -> OptionParser:
     parser.add_class_arguments(DataOptions)
     for name, kind in CONFIGS.items():
         parser.add_class_arguments(kind, name)
+    parser.add_class_arguments(AugmentConfig, "augment")
     parser.add_class_arguments(FitConfig, "fit")
     parser.add_class_arguments(Trainer, "trainer", skip=set(OURS), instantiate=False)
     parser.set_defaults({"trainer.max_epochs": 100, "trainer.devices": 1})

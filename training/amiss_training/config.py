@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from amiss_training.data import DataOptions
+from amiss_training.data.augment import AugmentConfig
 from amiss_training.detectors import EnsembleConfig, VaeConfig
 from amiss_training.fit import FitConfig
 
@@ -27,6 +28,7 @@ class TrainConfig:
     confidence: float | None = None
     resume: bool = False
     options: DataOptions = field(default_factory=DataOptions)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     vae: VaeConfig = field(default_factory=VaeConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     fit: FitConfig = field(default_factory=FitConfig)

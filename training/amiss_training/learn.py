@@ -16,6 +16,7 @@ from amiss_export.errors import BadInput
 from amiss_export.graph import ImageFeatures, ScoringGraph, TableFeatures
 from amiss_training.config import TrainConfig
 from amiss_training.data import Prepared
+from amiss_training.data.augment import augment
 from amiss_training.detectors import DETECTORS, Detector, ensemble
 from amiss_training.detectors.readouts import Average
 from amiss_training.fit import Fitted, fit, forget
@@ -73,7 +74,7 @@ def learn(
     Raises BadInput for settings that cannot work, TrainingDiverged.
     """
     torch.set_num_threads(config.fit.threads)
-    features, train, early_stop = _features(prepared)
+    features, train, early_stop = _features(config, prepared)
     members = [
         (trained or {}).get(plan)
         or _train(plan, config, prepared, train=train, early_stop=early_stop, run_dir=run_dir)
@@ -95,7 +96,7 @@ def untrained(config: TrainConfig, prepared: Prepared) -> ScoringGraph:
 
     What it scores, whitening and correction have found without any learning.
     """
-    features, train, early_stop = _features(prepared)
+    features, train, early_stop = _features(config, prepared)
     detectors = [_initial(plan, config, train, prepared) for plan in plans(config)]
     return _graph(detectors, prepared, features, train=train, early_stop=early_stop)
 
@@ -131,15 +132,22 @@ def settings(config: TrainConfig) -> dict[str, Any]:
     return values
 
 
-def _features(prepared: Prepared) -> tuple[ImageFeatures | TableFeatures, Tensor, Tensor]:
-    """The features module, fitted on training rows, and those of training and early-stop rows."""
+def _features(
+    config: TrainConfig, prepared: Prepared
+) -> tuple[ImageFeatures | TableFeatures, Tensor, Tensor]:
+    """The features module, fitted on training rows, and those of training and early-stop rows.
+
+    Training images are augmented first; rows of every other role stay as they are.
+    """
     roles, spec = prepared.roles, prepared.input
-    features = (
-        ImageFeatures()
-        if isinstance(spec, ImageInput)
-        else TableFeatures(spec, prepared.x[roles.train])
-    )
-    train = features(torch.from_numpy(prepared.x[roles.train]))
+    rows = prepared.x[roles.train]
+    features: ImageFeatures | TableFeatures
+    if isinstance(spec, ImageInput):
+        features, category = ImageFeatures(), Path(config.data or "").name
+        rows = augment(rows, config.augment, category=category, seed=config.seed)
+    else:
+        features = TableFeatures(spec, rows)
+    train = features(torch.from_numpy(rows))
     return features, train, features(torch.from_numpy(prepared.x[roles.early_stop]))
 
 

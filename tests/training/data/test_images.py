@@ -12,6 +12,7 @@ from amiss_export.errors import BadInput
 from amiss_training.data.images import (
     as_channels_first,
     decode_files,
+    decode_masks,
     fit_arrays,
     infer_spec,
     list_folder,
@@ -54,6 +55,50 @@ def test_unclear_folders_are_refused(tmp_path: Path) -> None:
     write_image(tmp_path / "a" / "2.png")
     with pytest.raises(BadInput, match=r"1\.png lies beside the class folder 'a'"):
         list_folder(tmp_path)
+
+
+def write_mask(path: Path, pixels: list[list[int]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.array(pixels, dtype=np.uint8)).save(path)
+    return path
+
+
+def test_masks_belong_to_their_images(tmp_path: Path) -> None:
+    """Each defective image has its own mask's file, good ones have none; no folder, no masks."""
+    for name in ("train/good/0.png", "test/good/0.png", "test/crack/0.png", "test/cut/a.b.png"):
+        write_image(tmp_path / name)
+    assert list_mvtec(tmp_path).masks is None
+    crack = write_mask(tmp_path / "ground_truth/crack/0_mask.png", [[255]])
+    cut = write_mask(tmp_path / "ground_truth/cut/a.b_mask.png", [[255]])
+    listing = list_mvtec(tmp_path)
+    assert listing.names() == [
+        "train/good/0.png",
+        "test/crack/0.png",
+        "test/cut/a.b.png",
+        "test/good/0.png",
+    ]
+    assert listing.masks == (None, crack, cut, None)
+
+
+def test_masks_stay_masks_when_resized(tmp_path: Path) -> None:
+    """Nearest pixels, above 0 = defective, nowhere without a file."""
+    path = write_mask(tmp_path / "m.png", [[0, 0, 255, 1], [0, 0, 0, 0]])
+    spec = ImageInput(channels=3, height=4, width=8)
+    first, second = decode_masks([path, None], spec)
+    expected = np.zeros((4, 8), dtype=np.bool_)
+    expected[:2, 4:] = True
+    np.testing.assert_array_equal(first, expected)
+    assert not second.any()
+
+
+def test_a_missing_or_broken_mask_is_named(tmp_path: Path) -> None:
+    """A defective image without its mask, and a mask that is no image, are refused by file."""
+    spec = ImageInput(channels=1, height=4, width=4)
+    with pytest.raises(BadInput, match=r"0_mask\.png: expected the mask"):
+        decode_masks([tmp_path / "0_mask.png"], spec)
+    (tmp_path / "0_mask.png").write_text("hello")
+    with pytest.raises(BadInput, match=r"0_mask\.png: .*cannot"):
+        decode_masks([tmp_path / "0_mask.png"], spec)
 
 
 def test_mvtec_ignores_ground_truth(tmp_path: Path) -> None:

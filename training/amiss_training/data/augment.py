@@ -96,7 +96,8 @@ def _altered_texture(image: Pixels, config: AugmentConfig, rng: np.random.Genera
         side = min(config.patch, *centre.shape[1:])
         centre = _cut(centre, side, side, rng=rng)
     spec = ImageInput(channels=1 if channels == 1 else 3, height=height, width=width)
-    return fit_arrays(centre[None], spec)[0]
+    fitted: Pixels = fit_arrays(centre[None], spec)[0]
+    return fitted
 
 
 def _turned(image: Pixels, degrees: float) -> Pixels:

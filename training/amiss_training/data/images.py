@@ -71,7 +71,7 @@ def list_folder(folder: Path) -> Listing:
 def list_mvtec(folder: Path, *, only_test: bool = False) -> Listing:
     """The images of train/good and test/<defect>, or of test alone, with the masks of ground_truth.
 
-    Raises BadInput for another layout, and for a defective image that lacks its mask.
+    Raises BadInput for another layout.
     """
     if not is_mvtec(folder):
         raise BadInput(f"{folder}: expected the folders train/good and test, as MVTec has them")
@@ -79,13 +79,14 @@ def list_mvtec(folder: Path, *, only_test: bool = False) -> Listing:
     test = list_folder(folder / "test")
     if test.label is None:
         raise BadInput(f"{folder / 'test'}: expected a folder for good and for each defect")
-    masks = _masks(folder, test) if (folder / "ground_truth").is_dir() else None
+    labelled = zip(test.paths, test.label.tolist(), strict=True)
+    masks = (*[None] * len(train), *(_mask_of(folder, path, label) for path, label in labelled))
     return Listing(
         folder,
         (*train, *test.paths),
         np.array([GOOD] * len(train) + test.label.tolist()),
         np.array([False] * len(train) + [True] * len(test.paths)),
-        masks if masks is None else (*[None] * len(train), *masks),
+        masks if (folder / "ground_truth").is_dir() else None,
     )
 
 
@@ -119,6 +120,11 @@ def decode_masks(paths: Sequence[Path | None], spec: ImageInput) -> NDArray[np.b
     for i, path in enumerate(paths):
         if path is None:
             continue
+        if not path.is_file():
+            raise BadInput(
+                f"{path}: expected the mask of a defective image, there is none; add it, or take "
+                "the folder ground_truth away to do without masks"
+            )
         try:
             with reading(path), Image.open(path, formats=IMAGE_FORMATS) as image:
                 grey = image.convert("L").resize(
@@ -161,19 +167,12 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if _is_image(path, folder))
 
 
-def _masks(folder: Path, test: Listing) -> list[Path | None]:
-    """Of each test image ground_truth/<defect>/<stem>_mask.png, None for a good one."""
-    masks: list[Path | None] = []
-    for path, label in zip(test.paths, test.label if test.label is not None else (), strict=True):
-        within = path.relative_to(test.root)
-        mask = folder / "ground_truth" / within.with_name(f"{path.stem}_mask.png")
-        if label != GOOD and not mask.is_file():
-            raise BadInput(
-                f"{mask}: expected the mask of {path}, there is none; add it, or take "
-                "ground_truth away to do without masks"
-            )
-        masks.append(None if label == GOOD else mask)
-    return masks
+def _mask_of(folder: Path, path: Path, label: str) -> Path | None:
+    """Of a test image ground_truth/<defect>/<stem>_mask.png, None for a good one."""
+    if label == GOOD:
+        return None
+    within = path.relative_to(folder / "test")
+    return folder / "ground_truth" / within.with_name(f"{path.stem}_mask.png")
 
 
 def _is_image(path: Path, folder: Path) -> bool:

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from amiss_export.errors import BadInput
 from amiss_training.checks import check_range
+from amiss_training.detectors.local import LocalWhitening
 from amiss_training.detectors.module import ACTIVE, NAN_CHECK_EVERY_STEPS, Detector, shift
 from amiss_training.detectors.networks import (
     Autoencoder,
@@ -40,6 +41,7 @@ from amiss_training.detectors.similarity import ms_ssim, ssim
 
 Likelihood = Literal["gaussian", "probabilistic", "bernoulli", "mse", "ssim", "ms_ssim"]
 FOR_IMAGES = ("bernoulli", "ssim", "ms_ssim")
+READOUTS_FOR_IMAGES = ("ssim", "ms_ssim", "whitened_local")
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class VaeConfig:
         "ms_ssim",
         "whitened_residual",
         "whitened_path",
+        "whitened_local",
         "blend",
         "hidden_neighbours",
     ] = "auto"
@@ -123,7 +126,7 @@ def check_config(config: VaeConfig, *, is_image: bool) -> None:
         raise BadInput(
             f"config 'vae.likelihood' {config.likelihood} is for images; take gaussian or mse"
         )
-    if config.readout in ("ssim", "ms_ssim"):
+    if config.readout in READOUTS_FOR_IMAGES:
         raise BadInput(f"config 'vae.readout' {config.readout} is for images; take elbo")
 
 
@@ -237,7 +240,7 @@ class Vae(Detector):
         check_config(config, is_image=self.is_image)
         self.config = config
         if self.is_image:
-            self.readout_names = (*Vae.readout_names, "ssim", "ms_ssim")  # type: ignore[misc]
+            self.readout_names = (*Vae.readout_names, *READOUTS_FOR_IMAGES)  # type: ignore[misc]
         self.readout = "blend" if config.readout == "auto" else config.readout
         self.complexity = resolved(config.complexity, is_image=self.is_image, readout=self.readout)
         default_dim = 16 if self.is_image else max(2, min(16, columns // 2))
@@ -333,6 +336,7 @@ class Vae(Detector):
             "ms_ssim": lambda: Dissimilarity(network, multi_scale=True),
             "whitened_residual": lambda: WhitenedResidual(network, train),
             "whitened_path": lambda: WhitenedPath(network, train),
+            "whitened_local": lambda: LocalWhitening(network, train),
             "blend": lambda: self._blend(network, train, early_stop),
             "hidden_neighbours": lambda: HiddenNeighbours(network, train),
         }
