@@ -5,7 +5,7 @@ from typing import Any
 
 from amiss_training.data import DataOptions
 from amiss_training.data.augment import AugmentConfig
-from amiss_training.detectors import EnsembleConfig, VaeConfig
+from amiss_training.detectors import AaeConfig, AladConfig, EnsembleConfig, VaeConfig
 from amiss_training.fit import FitConfig
 
 
@@ -30,6 +30,8 @@ class TrainConfig:
     options: DataOptions = field(default_factory=DataOptions)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     vae: VaeConfig = field(default_factory=VaeConfig)
+    aae: AaeConfig = field(default_factory=AaeConfig)
+    alad: AladConfig = field(default_factory=AladConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     trainer: dict[str, Any] = field(default_factory=dict)

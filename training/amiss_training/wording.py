@@ -86,7 +86,8 @@ def peer_verdict(ours: float | None, peers: Mapping[str, Mapping[str, Any]]) -> 
     )
     if ours is None or not ranked:
         return False, "No comparison with simple peers: it needs normals and anomalies."
-    clear, unclear = [], []
+    clear: list[str] = []
+    unclear: list[str] = []
     for auroc, name, peer in ranked:
         if auroc > ours:
             leaves_out_0 = peer["difference"] and peer["difference"]["excludes_zero"]

@@ -2,7 +2,6 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -111,7 +110,7 @@ class Detector(LightningModule):
             super().__setattr__(name, value)
 
 
-def clip_norm(gradients: Sequence[Tensor], most: float) -> None:
+def clip_norm(gradients: list[Tensor], most: float) -> None:
     """Nothing; scales the gradients, in place, to a joint Euclidean norm of at most `most`."""
     norm = torch.stack(torch._foreach_norm(gradients)).norm()
     if norm.is_cpu and norm <= most:  # elsewhere looking would wait for the device
@@ -119,7 +118,7 @@ def clip_norm(gradients: Sequence[Tensor], most: float) -> None:
     torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))
 
 
-def clip_value(gradients: Sequence[Tensor], most: float) -> None:
+def clip_value(gradients: list[Tensor], most: float) -> None:
     """Nothing; clamps every gradient in place to -most..most."""
     torch._foreach_clamp_min_(gradients, -most)
     torch._foreach_clamp_max_(gradients, most)
