@@ -32,6 +32,7 @@ from amiss_training.detectors.readouts import (
     HiddenNeighbours,
     WhitenedPath,
     corrected,
+    spread,
 )
 
 LATENT_WIDTHS = (64, 32)  # of D_zz, for every data set of the paper
@@ -348,7 +349,7 @@ class WhitenedFeatures(nn.Module):
         super().__init__()
         self.network, self.with_path = network, with_path
         kind = "image" if train.ndim == 4 else "table"
-        rows = torch.split(train[: MAX_WHITENING_ROWS[kind]], 1_024)
+        rows = torch.split(spread(train, MAX_WHITENING_ROWS[kind]), 1_024)
         with torch.no_grad():
             widths = [block.shape[1] for block in self._blocks(rows[0][:1])[0]]
             vectors = torch.cat([torch.cat(self._blocks(part)[0], dim=1) for part in rows])
