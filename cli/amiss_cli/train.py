@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 
 from amiss_cli.options import OptionParser
 from amiss_cli.summary import summary
+from amiss_cli.usage import UsageParser
 from amiss_export.errors import BadInput
 from amiss_training import recipes
 from amiss_training.config import TrainConfig
@@ -20,7 +21,7 @@ from amiss_training.fit import FitConfig
 from amiss_training.train import Trained, train
 
 STARTERS = ("digits", "breast-cancer")
-DEFAULT_RECIPES = {"kdd99": "kdd99-natural", "mvtec": "mvtec"}
+CLASSES = {"normal_class": "anomaly_class", "anomaly_class": "normal_class"}
 OURS = ("callbacks", "logger", "default_root_dir", "enable_checkpointing", "plugins", "strategy")
 
 
@@ -35,8 +36,21 @@ def main(argv: list[str]) -> int:
 def parse(argv: list[str]) -> TrainConfig:
     """The run that the options describe: the recipe first, then --config files, then flags."""
     chosen, _ = _recipe_parser().parse_known_args(argv)
-    first = ["--config", str(recipes.path_of(chosen.recipe))] if chosen.recipe else []
-    return to_config(training_parser().parse([*first, *argv]))
+    values = training_parser().parse([*_recipe(chosen), *argv])
+    if values["recipe"] != chosen.recipe:  # a --config file names it
+        chosen.recipe = values["recipe"]
+        values = training_parser().parse([*_recipe(chosen), *argv])
+    return to_config(values)
+
+
+def _recipe(chosen: argparse.Namespace) -> list[str]:
+    """The recipe's options, less the class that a flag for the other class replaces."""
+    if chosen.recipe is None:
+        return []
+    flags = vars(chosen)
+    replaced = [other for named, other in CLASSES.items() if flags[named] and not flags[other]]
+    path = recipes.path_of(chosen.recipe)
+    return ["--config", str(path), *(f"--{name}=null" for name in replaced)]
 
 
 def to_config(values: dict[str, Any]) -> TrainConfig:
@@ -70,8 +84,10 @@ def to_config(values: dict[str, Any]) -> TrainConfig:
 
 
 def _recipe_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = UsageParser(prog="amiss train", add_help=False)
     parser.add_argument("--recipe")
+    for name in CLASSES:
+        parser.add_argument(f"--{name}", f"--{name.replace('_', '-')}")
     return parser
 
 
@@ -107,7 +123,7 @@ def training_parser(*, prog: str = "amiss train") -> OptionParser:
     parser.add_class_arguments(AugmentConfig, "augment")
     parser.add_class_arguments(FitConfig, "fit")
     parser.add_class_arguments(Trainer, "trainer", skip=set(OURS), instantiate=False)
-    parser.set_defaults({"trainer.max_epochs": 100, "trainer.devices": 1})
+    parser.set_defaults({"trainer.devices": 1})
     return parser
 
 

@@ -11,7 +11,8 @@ def write_torchscript(graph: nn.Module, example: Tensor, path: Path) -> None:
     """Nothing; writes `graph`, frozen, to `path`. example: raw rows (n >= 2, ...)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning))  # torch.jit itself
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # sizes of images are constants
+        # Sizes of images are constants.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # not in its __all__
         traced = torch.jit.trace(graph.eval(), (example,), check_trace=False)  # type: ignore[no-untyped-call]  # torch.jit has no annotations
         torch.jit.freeze(traced).save(str(path))
 

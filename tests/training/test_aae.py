@@ -454,6 +454,7 @@ class TestConfig:
             ({"reconstruction": "bce"}, r"'aae\.reconstruction' bce is for images; take l1 or l2"),
             ({"image_critic": "bce"}, r"'aae\.image_critic' bce is for images; take none"),
             ({"readout": "ssim"}, r"'aae\.readout' ssim is for images"),
+            ({"complexity": "variation"}, r"'aae\.complexity' variation is for images; take none"),
             ({"readout": "critic_features"}, r"needs an image critic; set aae\.image_critic"),
         ],
     )

@@ -567,7 +567,7 @@ class TestConfig:
             assert 0 <= alad.active_units(x) <= alad.latent_dim
 
     def test_images_come_out_within_0_and_1(self) -> None:
-        """Whatever the code, a generated pixel is a pixel."""
+        """Whatever the code, a generated pixel is on the scale of the data (D10)."""
         made = new((1, 17, 20)).eval().sample(50 * torch.randn(8, 3))
         assert made.min() >= 0
         assert made.max() <= 1
@@ -578,6 +578,11 @@ class TestConfig:
         assert alad.network.d_xx.logit.in_features == 32
         assert alad.d_xz.logit.in_features == 32
         assert alad.network.encoder.width == 8
+
+    def test_widths_of_the_discriminators_are_refused_by_their_own_name(self) -> None:
+        """For images they need a convolution, too, and are not taken for the encoder's."""
+        with pytest.raises(BadInput, match=r"'alad\.discriminator_hidden' \(8,\) halves"):
+            new((1, 17, 20), discriminator_hidden=(8,))
 
     @pytest.mark.parametrize(
         ("wrong", "message"),

@@ -13,7 +13,7 @@ from amiss_export.bundle import Column, TableInput
 from amiss_export.graph import ImageFeatures, ScoringGraph, TableFeatures
 from amiss_export.onnx_runtime import onnxruntime
 from amiss_training.decoder import write_decoder
-from amiss_training.detectors import Vae, VaeConfig
+from amiss_training.detectors import CONFIGS, DETECTORS, Vae, VaeConfig
 
 SPEC = TableInput(
     columns=(
@@ -43,6 +43,16 @@ def table() -> tuple[Vae, TableFeatures]:
     features = TableFeatures(SPEC, rows.astype(np.float32))
     torch.manual_seed(0)
     return Vae(VaeConfig(latent_dim=3), shape=(features.width,), columns=2), features
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_images_are_decoded_on_the_scale_they_come_in(name: str) -> None:
+    """Far draws of the prior decode to nearly 0 and nearly 1, not to a tanh's -1 (defect D10)."""
+    torch.manual_seed(0)
+    detector = DETECTORS[name](CONFIGS[name](), shape=(1, 28, 28), columns=0).eval()
+    decoded = detector.sample(30 * torch.randn(64, detector.latent_dim))
+    assert 0 <= decoded.min() < 0.05
+    assert 0.95 < decoded.max() <= 1
 
 
 def test_rows_come_out_in_column_units(table: tuple[Vae, TableFeatures], tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """The training loop: seeds, averaged weights, the best epoch, and going on after a crash."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from amiss_export.errors import BadInput
 from amiss_training.detectors.vae import Vae, VaeConfig
 from amiss_training.fit import LAST, FitConfig, Fitted, fit, forget
 
-TRAINER_SETTINGS = ("max_epochs", "limit_val_batches", "val_check_interval")
+TRAINER_SETTINGS = ("max_epochs", "devices", "limit_val_batches", "val_check_interval")
 
 
 def normals(n: int, *, seed: int) -> Tensor:
@@ -30,7 +33,7 @@ def run(
         vae,
         train=normals(200, seed=1),
         early_stop=normals(50, seed=2),
-        config=config or FitConfig(batch_size=50, min_steps_per_epoch=4),
+        config=config or FitConfig(batch_size=50, min_steps_per_epoch=4, log="none"),
         trainer=settings | asked,
         run_dir=folder,
         fingerprint=more.pop("fingerprint", "same"),
@@ -40,17 +43,50 @@ def run(
     return vae, fitted
 
 
-def weights(vae: Vae) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in vae.parameters()])
+ALONE = """
+import sys
+from pathlib import Path
+import torch
+sys.path.insert(0, sys.argv[1])
+from test_fit import run
+torch.set_num_threads(1)
+torch.save(run(Path(sys.argv[2]))[0].state_dict(), sys.argv[3])
+"""
 
 
-def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
-    """Two runs with one seed agree to the bit; another seed does not."""
-    one, two, other = (
-        weights(run(tmp_path / name, seed=seed)[0]) for name, seed in (("a", 0), ("b", 0), ("c", 1))
-    )
-    assert torch.equal(one, two)
-    assert not torch.equal(one, other)
+@pytest.mark.slow
+def test_another_process_gives_the_same_weights(tmp_path: Path) -> None:
+    """Trained in a process of its own, every tensor is equal to the bit."""
+    found = tmp_path / "state.pt"
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", ALONE, str(here), str(tmp_path / "theirs"), str(found)]
+    subprocess.run(command, check=True, timeout=250)
+    ours = run(tmp_path / "ours")[0].state_dict()
+    theirs = torch.load(found, weights_only=True)
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+
+
+TWO = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_fit import run
+_, fitted = run(Path(sys.argv[2]), epochs=2, devices=2)
+print("RESULT", fitted.is_main, len(fitted.history), fitted.best_epoch, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_detector(tmp_path: Path) -> None:
+    """With devices=2 on a CPU both processes finish; only one of them has the best epoch."""
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    command = [sys.executable, str(script), str(Path(__file__).parent), str(tmp_path / "run")]
+    done = subprocess.run(command, check=True, timeout=250, capture_output=True, text=True)
+    lines = sorted(re.findall(r"RESULT (\w+) (\d+) (-?\d+)", done.stdout))
+    assert [line[:2] for line in lines] == [("False", "2"), ("True", "2")]
+    assert lines[0][2] == "-1"
+    assert int(lines[1][2]) >= 0
 
 
 def test_history_has_every_term_of_every_epoch(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from amiss_export.errors import BadInput
 from amiss_training.config import TrainConfig
 from amiss_training.data import DataOptions, Prepared, prepare
+from amiss_training.data.augment import AugmentConfig
 from amiss_training.detectors import CONFIGS, DETECTORS, EnsembleConfig
 from amiss_training.fit import LAST, FitConfig
 from amiss_training.learn import forget_runs, learn, plans, untrained
@@ -86,6 +87,13 @@ def test_the_control_has_learned_nothing(prepared: Prepared, tmp_path: Path) -> 
         assert not torch.allclose(control, learned.graph(x)[0])
 
 
+def test_threads_that_torch_would_choke_on_are_refused(prepared: Prepared, tmp_path: Path) -> None:
+    """No thread at all is refused by the key before torch hears of it."""
+    wrong = TrainConfig(name="x", fit=FitConfig(threads=0))
+    with pytest.raises(BadInput, match=r"'fit\.threads' must be >= 1, got 0"):
+        learn(wrong, prepared, run_dir=tmp_path)
+
+
 def test_a_run_that_ended_well_leaves_no_checkpoint(prepared: Prepared, tmp_path: Path) -> None:
     """Each member's checkpoint is there after learning and gone once it is forgotten."""
     settings = config("vae")
@@ -113,3 +121,9 @@ def test_an_ensemble_that_cannot_be_is_refused(wrong: EnsembleConfig, message: s
     """No member, a member twice and no seed are refused by the key."""
     with pytest.raises(BadInput, match=message):
         plans(config("ensemble", ensemble=wrong))
+
+
+def test_rows_are_not_augmented(prepared: Prepared, tmp_path: Path) -> None:
+    """Copies of table rows are refused by the key instead of being passed over."""
+    with pytest.raises(BadInput, match=r"'augment\.copies' is for images"):
+        learn(config("vae", augment=AugmentConfig(copies=1)), prepared, run_dir=tmp_path)

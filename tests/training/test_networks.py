@@ -11,6 +11,7 @@ from amiss_export.errors import BadInput
 from amiss_training.detectors.networks import (
     SLOPE,
     Encoder,
+    check_widths,
     decoder,
     default_widths,
     frozen,
@@ -55,6 +56,30 @@ def test_more_convolutions_than_the_image_can_halve_are_refused() -> None:
     """Five halvings of an 8-pixel image are refused by the key, with how many would do."""
     with pytest.raises(BadInput, match=r"'hidden'.*1 to 3 convolution"):
         Encoder((1, 8, 8), (4, 4, 4, 4, 4, 8))
+
+
+@pytest.mark.parametrize(
+    ("widths", "message"),
+    [
+        ((), r"'vae\.hidden' must be >= 1, got 0"),
+        ((4, 0), r"'vae\.hidden' must be >= 1, got 0"),
+        ((8,), r"'vae\.hidden' \(8,\) halves a side 0 times"),
+        ((4, 4, 4, 4, 8), r"'vae\.hidden'.*1 to 3 convolution"),
+    ],
+)
+def test_widths_of_an_image_are_refused_by_their_option(
+    widths: tuple[int, ...], message: str
+) -> None:
+    """None, an empty one, no convolution and one too many: each names the option as it was set."""
+    with pytest.raises(BadInput, match=message):
+        check_widths("vae.hidden", widths, (1, 8, 8))
+
+
+def test_widths_that_can_be_layers_pass() -> None:
+    """Unset, one dense layer for rows, one convolution and a dense layer for images."""
+    check_widths("vae.hidden", None, (5,))
+    check_widths("vae.hidden", (8,), (5,))
+    check_widths("vae.hidden", (4, 8), (1, 8, 8))
 
 
 def test_leaky_is_torchs_leaky_relu() -> None:

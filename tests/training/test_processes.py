@@ -1,14 +1,16 @@
 """Work in other processes: side by side, none lost by another's death, none left behind."""
 
+import multiprocessing
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
 from contextlib import closing
 from pathlib import Path
 
-from amiss_training.processes import Ended, Made, side_by_side
+from amiss_training.processes import Ended, Made, _receive, side_by_side
 from parallel_work import endless, meeting, squares, troubled
 
 PARENT = """
@@ -62,6 +64,17 @@ def test_a_task_that_fails_takes_no_other_with_it() -> None:
     assert "ZeroDivisionError: one over nought" in str(reasons["bug"])
     assert reasons["death"] == "its process died with exit code 3"
     assert reasons["none"] is None
+
+
+def test_half_a_message_is_the_death_of_its_sender() -> None:
+    """A process killed while it sends ends its own task, not the sweep."""
+    process = multiprocessing.get_context("spawn").Process(target=os.getpid)
+    process.start()
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    os.write(sender.fileno(), struct.pack("!i", 100) + b"half")  # 100 bytes announced
+    sender.close()
+    assert _receive(receiver, process, number=4) == Ended(4, "its process died with exit code 0")
+    receiver.close()
 
 
 def test_closing_kills_what_still_runs() -> None:

@@ -17,7 +17,6 @@ from amiss_training.detectors.readouts import (
     WhitenedPath,
     WhitenedResidual,
     corrected,
-    spread,
     total_variation,
 )
 from amiss_training.detectors.similarity import ssim
@@ -222,9 +221,3 @@ def test_rows_have_no_complexity_to_correct(dense: Small) -> None:
     assert corrected(read, rows(10), complexity="none") is read
     with pytest.raises(BadInput, match="for images"):
         corrected(read, rows(10), complexity="variation")
-
-
-def test_rows_are_drawn_from_the_whole_file() -> None:
-    """Sorted rows give a sample from their first to their last."""
-    drawn = spread(torch.arange(1_000.0), 10)
-    assert (float(drawn[0]), float(drawn[-1]), len(drawn)) == (0.0, 999.0, 10)

@@ -78,12 +78,39 @@ def test_flags_win_over_a_file_and_a_file_over_the_recipe(tmp_path: Path) -> Non
     assert config.vae.kl_weight == 1.0, "the default"
 
 
+def test_a_file_may_name_the_recipe(tmp_path: Path) -> None:
+    """A recipe named in YAML is where the options start from, and the file wins over it."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("recipe: digits\nfit: {patience: 3}\n")
+    config = parse(["--config", str(mine)])
+    assert (config.name, config.recipe, config.options.loader) == ("digits", "digits", "digits")
+    assert (config.fit.batch_size, config.fit.patience) == (64, 3)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "flag", "classes"),
+    [
+        ("mnist-one-class", "--anomaly-class", (None, "3")),
+        ("mnist-held-out", "--normal-class", ("3", None)),
+        ("mnist-one-class", "--normal-class", ("3", None)),
+    ],
+)
+def test_a_class_by_flag_replaces_the_recipes(
+    recipe: str, flag: str, classes: tuple[str | None, str | None]
+) -> None:
+    """The recipe's normal class does not stay beside an anomaly class, nor the other way round."""
+    for argv in ([flag, "3"], [f"{flag}=3"]):
+        options = parse(["--recipe", recipe, "--data", "x", *argv]).options
+        assert (options.normal_class, options.anomaly_class) == classes
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["--recipe", "digits", "--fit.batch-sise", "3"], "batch_sise"),
         (["--recipe", "digits", "--seed", "many"], "seed"),
         (["--recipe", "table"], "expected --data PATH"),
+        (["--recipe"], "--recipe: expected one argument"),
         (["--data", "x.csv"], "expected --name NAME"),
     ],
 )

@@ -22,7 +22,7 @@ def test_the_count_is_honoured(tmp_path: Path, count: int) -> None:
 
 
 def test_the_seed_decides_the_draws(tmp_path: Path) -> None:
-    """One seed gives one set of standard normal draws, another seed another."""
+    """One seed gives one set of draws, normal and not uniform (D20), another seed another."""
     bundle = table_with_decoder(tmp_path)
     first, again, other = (sample(bundle, count=500, seed=s).rows["vae"][:, 0] for s in (0, 0, 1))
     assert np.array_equal(first, again)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from skimage.metrics import structural_similarity
+from torch.nn import functional
 
 from amiss_training.detectors.similarity import levels, ms_ssim, ssim
 
@@ -44,7 +45,7 @@ def test_an_image_is_wholly_similar_to_itself() -> None:
 
 
 def test_the_window_weighs_its_middle_most() -> None:
-    """Damage in the middle of a window-sized image costs more than damage in its corner."""
+    """Damage in the middle of a window-sized image costs more than in its corner (D18)."""
     x = torch.full((1, 1, 11, 11), 0.5)
     middle, corner = x.clone(), x.clone()
     middle[..., 5, 5], corner[..., 0, 0] = 1.0, 1.0
@@ -57,17 +58,18 @@ def test_smaller_images_get_fewer_levels(side: int, count: int) -> None:
     assert levels(side) == count
 
 
-def test_multi_scale_is_the_weighted_product_of_its_levels() -> None:
-    """Contrast at every level but the last, similarity at the last alone, weights summing to 1."""
-    x, y = pair(28)
+@pytest.mark.parametrize("side", [25, 28])
+def test_multi_scale_is_the_weighted_product_of_its_levels(side: int) -> None:
+    """Contrast at every level but the last, similarity once, at the last (D18)."""
+    x, y = pair(side)
     weights = np.array([0.0448, 0.2856, 0.3001])
     weights /= weights.sum()
     product = np.ones(3)
     for i, weight in enumerate(weights):
         if i:
-            x, y = (torch.nn.functional.avg_pool2d(image, 2) for image in (x, y))
+            x, y = (functional.avg_pool2d(image, 2, ceil_mode=True) for image in (x, y))
         product *= level(x, y, only_contrast=i < 2) ** weight
-    x, y = pair(28)
+    x, y = pair(side)
     assert ms_ssim(x, y).numpy() == pytest.approx(product, abs=1e-4)
 
 
@@ -93,7 +95,7 @@ def level(x: torch.Tensor, y: torch.Tensor, *, only_contrast: bool) -> np.ndarra
 
 
 def test_opposite_images_give_a_number() -> None:
-    """A negative level has no real fractional power: it counts as nothing, never as NaN."""
+    """A negative level has no real fractional power: it counts as nothing, never as NaN (D18)."""
     x, _ = pair(64)
     assert torch.isfinite(ms_ssim(x, 1.0 - x)).all()
     assert (ms_ssim(x, 1.0 - x) < 0.1).all()

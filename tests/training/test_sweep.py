@@ -110,6 +110,15 @@ def test_all_means_every_class_in_numeric_order_for_every_seed(table: Path) -> N
     assert [job.config.options.normal_class for job in jobs[:3]] == ["0", "2", "10"]
 
 
+def test_all_classes_need_no_class_called_0(tmp_path: Path) -> None:
+    """Classes that are words, in a file where the usual normal class 0 is absent, are all swept."""
+    path = tmp_path / "words.csv"
+    path.write_text("x,label\n" + "".join(f"{i},{'abc'[i % 3]}\n" for i in range(30)))
+    for over in ("normal_class", "anomaly_class"):
+        jobs = plan(config(path, over=over, seeds=(0,)), [])
+        assert [getattr(job.config.options, over) for job in jobs] == ["a", "b", "c"]
+
+
 def test_a_swept_class_replaces_the_recipes(table: Path) -> None:
     """Over anomaly_class, the recipe's normal class does not stay beside it."""
     options = DataOptions(label_column="label", normal_class="0")
@@ -151,6 +160,15 @@ def test_controls_and_readouts_asked_for_later_are_added(table: Path, tmp_path: 
     assert path.read_bytes().startswith(before)
     assert len(set(keys)) == len(keys) == 6 * 4
     assert plan(config(table, control=True, readouts="all"), read_results(path)) == []
+
+
+def test_an_ensemble_that_is_there_is_not_made_again_for_readouts(
+    table: Path, tmp_path: Path
+) -> None:
+    """Several members have no read-outs of their own, so with all of them asked none is missing."""
+    path, whole = tmp_path / "r.csv", config(table, detectors=("ensemble",))
+    swept(whole, path)
+    assert plan(dataclasses.replace(whole, readouts="all"), read_results(path)) == []
 
 
 def test_changed_settings_run_again_beside_the_old(table: Path, tmp_path: Path) -> None:

@@ -141,6 +141,7 @@ def test_the_variance_cannot_fall_below_its_floor() -> None:
         ({"likelihood": "bernoulli"}, r"'vae\.likelihood' bernoulli is for images"),
         ({"likelihood": "ms_ssim"}, r"'vae\.likelihood' ms_ssim is for images"),
         ({"readout": "ssim"}, r"'vae\.readout' ssim is for images"),
+        ({"complexity": "variation"}, r"'vae\.complexity' variation is for images; take none"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(wrong: dict[str, Any], message: str) -> None:
@@ -177,7 +178,7 @@ class TestTraining:
 
     @pytest.mark.parametrize("readout", Vae.readout_names)
     def test_scores_are_deterministic_and_higher_on_planted_anomalies(self, readout: str) -> None:
-        """Two calls agree to the bit; rows off the plane score above nearly all fresh normals."""
+        """Two calls agree to the bit (D18); broken rows score above nearly all normals (D2)."""
         x = normals()
         vae = trained(VaeConfig(readout=readout), x)  # type: ignore[arg-type]  # a literal in a loop
         read = vae.fit_readout(x[:500], x[500:])

@@ -19,6 +19,7 @@ from amiss_training.evaluate_images import reconstruction_quality
 from amiss_training.inspection import Inspection
 from amiss_training.peers import Peer, peer_scores, peer_table
 from amiss_training.report import ReportInputs
+from amiss_training.rows import spread
 
 MAX_QUALITY_ROWS = 1_000
 
@@ -74,7 +75,7 @@ def assess(
         reconstruction_error=error,
         oracle_flag_share=oracle_flag_share,
     )
-    normals = np.flatnonzero(~is_anomaly)[:MAX_QUALITY_ROWS]
+    normals = spread(np.flatnonzero(~is_anomaly), MAX_QUALITY_ROWS)
     if isinstance(features, ImageFeatures) and len(normals):
         metrics["reconstruction"] = reconstruction_quality(test[normals], expected[normals])
     return Assessment(

@@ -41,7 +41,7 @@ class TrainingBatches:
 
     def __iter__(self) -> Iterator[Tensor]:
         mine = self._order()[_process() :: _processes()].to(self.rows.device)
-        for indices in mine.split(self.batch_size):
+        for indices in torch.split(mine, self.batch_size):
             yield self.rows.index_select(0, indices)
 
     def _order(self) -> Tensor:
@@ -63,7 +63,7 @@ class ValidationBatches:
         return math.ceil(len(self.rows) / self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.rows.split(self.batch_size))
+        return iter(torch.split(self.rows, self.batch_size))
 
 
 def _process() -> int:

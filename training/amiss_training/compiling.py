@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,11 +32,14 @@ def compiled(detector: Detector, *, enabled: bool = True) -> Iterator[None]:
     encoders = [m for m in detector.network.modules() if isinstance(m, Encoder)]
     decoders = [m for m in detector.network.children() if isinstance(m, nn.Sequential)]
     try:
-        for encoder in encoders:
-            encoder.path = torch.compile(encoder.path)  # type: ignore[method-assign]
-        for decoder in decoders:
-            decoder.compile()
-        yield
+        with warnings.catch_warnings():  # of torch about itself
+            warnings.filterwarnings("ignore", r".*torch\.jit\..* is deprecated")
+            warnings.filterwarnings("ignore", r".*grad attribute of a Tensor that is not a leaf")
+            for encoder in encoders:
+                encoder.path = torch.compile(encoder.path)  # type: ignore[method-assign]
+            for decoder in decoders:
+                decoder.compile()
+            yield
     except TorchDynamoException as error:
         raise BadInput(
             f"torch.compile failed: {str(error).splitlines()[0]}; train without --fit.compile"

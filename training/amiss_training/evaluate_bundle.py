@@ -14,6 +14,7 @@ from amiss_export.parity import onnx_reconstruction, onnx_scores
 from amiss_training.assess import assess, report_inputs
 from amiss_training.data import DataOptions, Prepared, load_labelled, mark_anomalies, prepare
 from amiss_training.data.labels import classes_of
+from amiss_training.data.loaders import locate
 from amiss_training.data.options import check_options
 from amiss_training.evaluate import evaluate
 from amiss_training.report import ReportInputs, write_report
@@ -120,9 +121,10 @@ def _unseen(
         attack_families=options.attack_families,
     )
     name = str(data or data_set or loader)
-    classes = classes_of(
-        options, options.data_set or options.loader, name=name, has_labels=label is not None
-    )
+    kind = options.data_set or options.loader  # what is normal where no class was named
+    if kind == "auto":
+        _, kind = locate(data, "auto")
+    classes = classes_of(options, kind, name=name, has_labels=label is not None)
     text = np.full(len(x), "normal") if label is None else label
     is_anomaly = mark_anomalies(text, classes, name=name)
     verdicts = DecisionRule(manifest.decision, bundle.calibration)(onnx_scores(onnx, x))

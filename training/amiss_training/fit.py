@@ -2,16 +2,11 @@
 
 import dataclasses
 import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.profilers import PassThroughProfiler
 from torch import Tensor
 
 from amiss_export.errors import BadInput
@@ -30,28 +25,10 @@ from amiss_training.logs import (
     names_of,
 )
 from amiss_training.progress import progress_lines
+from amiss_training.trainer_options import lightnings_words, trainer_options
 
 __all__ = ["LAST", "FitConfig", "Fitted", "check_config", "fit", "forget"]
 
-
-class Unprofiled(PassThroughProfiler):
-    """No profiler at all: Lightning's opens fifty contexts a step to measure nothing."""
-
-    _nothing: AbstractContextManager[None] = nullcontext()
-
-    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
-        return self._nothing
-
-
-TRAINER_DEFAULTS: dict[str, Any] = {
-    "accelerator": "auto",
-    "devices": 1,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-    "profiler": Unprofiled(),
-}
-MAX_EPOCHS = 100
-GRADIENT_CLIP = 5.0
 VALIDATION_BATCH = 1024
 ROWS_ON_DEVICE_BYTES = 2**30
 
@@ -118,7 +95,7 @@ def fit(
     """
     # 1. Refuse what cannot work before time is spent.
     check_config(config)
-    options = _trainer_options(trainer, detector)
+    options = trainer_options(trainer, detector)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hardware chatter and tips
     checkpoint = to_resume(run_dir, fingerprint) if resume else None
 
@@ -127,10 +104,9 @@ def fit(
     history, averaging = History(fingerprint, seed=seed), Averaging(config.ema_decay)
     best = Keeper(run_dir, averaging)
     into = loggers(names_of(config.log), run_dir, resume=checkpoint is not None)
-    with _lightnings_words(), compiled(detector, enabled=config.compile):
+    with lightnings_words(), compiled(detector, enabled=config.compile):
         loop = Trainer(
             **options,
-            enable_progress_bar=False,  # ours is a callback
             logger=list(into),
             default_root_dir=run_dir,
             callbacks=[
@@ -138,7 +114,6 @@ def fit(
                 *_pictures(config, early_stop, into=into),
                 averaging,
                 *progress_lines(enabled=trainer.get("enable_progress_bar", True)),
-                *trainer.get("callbacks", []),
                 Patience(config.patience),
                 best,
             ],
@@ -167,10 +142,9 @@ def fit(
     if not best.state:
         raise BadInput(
             "no epoch was trained and validated under these trainer settings; see "
-            "trainer.max_epochs, max_steps, limit_val_batches and "
-            "check_val_every_n_epoch"
+            "trainer.max_epochs, max_steps, limit_val_batches and check_val_every_n_epoch"
         )
-    detector.cpu().load_state_dict(best.state)
+    detector.cpu().float().load_state_dict(best.state)  # trainer.precision may have changed it
     return Fitted(history.rows, best_epoch=best.epoch, resumed=resumed, is_main=True)
 
 
@@ -183,27 +157,6 @@ def check_config(config: FitConfig) -> None:
     check_range("fit.threads", config.threads, 1)
     check_range("fit.image_grid_every_epochs", config.image_grid_every_epochs, 1)
     names_of(config.log)
-
-
-def _trainer_options(asked: dict[str, Any], detector: Detector) -> dict[str, Any]:
-    """Arguments of the Trainer: ours, with what was asked for on top.
-
-    Raises BadInput for a precision that needs scaled losses where the detector steps by itself.
-    """
-    options = TRAINER_DEFAULTS | asked
-    for ours in ("enable_progress_bar", "callbacks"):
-        options.pop(ours, None)
-    if (asked.get("max_steps") or -1) < 0:  # a number of steps is a limit of its own
-        options.setdefault("max_epochs", MAX_EPOCHS)
-    options.setdefault("max_epochs", -1)
-    if detector.automatic_optimization:
-        return {"gradient_clip_val": GRADIENT_CLIP} | options
-    if str(asked.get("precision")) in ("16", "16-mixed"):
-        raise BadInput(
-            f"trainer.precision {asked['precision']} scales losses, which {type(detector).__name__}"
-            " cannot: it steps its optimizers by itself; take bf16-mixed or 32-true"
-        )
-    return options
 
 
 def _pictures(config: FitConfig, images: Tensor, *, into: list[GuardedLogger]) -> list[Callback]:
@@ -232,24 +185,3 @@ def _near(rows: Tensor, loop: Trainer) -> Tensor:
     if rows.nbytes > ROWS_ON_DEVICE_BYTES:
         return rows
     return rows.to(loop.strategy.root_device)
-
-
-@contextmanager
-def _lightnings_words() -> Iterator[None]:
-    """Leaves out the advice that does not apply, and makes a wrong setting one line."""
-    with warnings.catch_warnings():
-        for message in _LIGHTNING_ADVICE:
-            warnings.filterwarnings("ignore", message)
-        try:
-            yield
-        except MisconfigurationException as error:
-            raise BadInput(f"trainer: {' '.join(str(error).split())}") from error
-
-
-# Lightning's hints that do not apply here.
-_LIGHTNING_ADVICE = (
-    r".*number of training batches .* is smaller than the logging interval.*",
-    r".*Checkpoint directory .* exists and is not empty.*",
-    r".*GPU available but not used.*",
-    r".*isinstance\(treespec, LeafSpec\).*",
-)

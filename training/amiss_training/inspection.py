@@ -17,6 +17,7 @@ from amiss_training.detectors.module import Detector
 from amiss_training.evaluate import ranking_metrics
 from amiss_training.evaluate_images import pixel_auroc, reconstruction_quality
 from amiss_training.pixel_maps import PixelMaps
+from amiss_training.rows import spread
 
 MAX_CODES = 2_000
 MAX_READOUT_ROWS = 5_000
@@ -149,7 +150,7 @@ def _samples(detector: Detector, features: Features, *, seed: int) -> NDArray[An
 
 def _quality(detector: Detector, features: Features, prepared: Prepared) -> dict[str, float] | None:
     test = prepared.roles.test
-    normals = test[~prepared.is_anomaly[test]][:MAX_QUALITY_ROWS]
+    normals = spread(test[~prepared.is_anomaly[test]], MAX_QUALITY_ROWS)
     if not isinstance(features, ImageFeatures) or not len(normals):
         return None
     images = _features(features, prepared.x[normals])

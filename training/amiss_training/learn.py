@@ -19,7 +19,7 @@ from amiss_training.data import Prepared
 from amiss_training.data.augment import augment
 from amiss_training.detectors import DETECTORS, Detector, ensemble
 from amiss_training.detectors.readouts import Average
-from amiss_training.fit import Fitted, fit, forget
+from amiss_training.fit import Fitted, check_config, fit, forget
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def learn(
     trained: members there are already, taken as they are: an ensemble's that also stand alone.
     Raises BadInput for settings that cannot work, TrainingDiverged.
     """
+    check_config(config.fit)
     torch.set_num_threads(config.fit.threads)
     features, train, early_stop = _features(config, prepared)
     members = [
@@ -146,6 +147,8 @@ def _features(
         features, category = ImageFeatures(), Path(config.data or "").name
         rows = augment(rows, config.augment, category=category, seed=config.seed)
     else:
+        if config.augment.copies:
+            raise BadInput("config 'augment.copies' is for images; rows are learned as they are")
         features = TableFeatures(spec, rows)
     train = features(torch.from_numpy(rows))
     return features, train, features(torch.from_numpy(prepared.x[roles.early_stop]))
@@ -200,8 +203,14 @@ def _graph(
 
 def _fingerprint(plan: Plan, config: TrainConfig, prepared: Prepared) -> str:
     """Of everything that decides the weights: `--resume` refuses a checkpoint of another one."""
-    aside = ("resume", "models", "runs", "ensemble", "detector")
-    kept = {k: v for k, v in settings(config).items() if k not in aside}
+    values = settings(config)
+    watching = ("log", "image_grid_every_epochs")
+    kept = {
+        "augment": values["augment"],
+        "fit": {k: v for k, v in values["fit"].items() if k not in watching},
+        "trainer": values["trainer"],
+        "network": values[plan.detector],
+    }
     text = json.dumps(
         [dataclasses.asdict(plan), kept, prepared.data_hash, prepared.split_hash], sort_keys=True
     )

@@ -16,11 +16,20 @@ from torch import Tensor
 from amiss_export.errors import BadInput
 
 LogName = Literal["tensorboard", "wandb", "mlflow", "none"]
+PACKAGES = {  # the full mlflow refuses our pyarrow; this much writes to its store
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+    "mlflow": "mlflow-skinny sqlalchemy alembic",
+}
 PROJECT = "amiss"
 GRID_COLUMNS = 8
 
 
-def names_of(log: LogName | Sequence[LogName]) -> tuple[LogName, ...]:
+def names_of(
+    log: LogName | Sequence[LogName],
+    *,
+    is_installed: Callable[[str], Any] = find_spec,
+) -> tuple[LogName, ...]:
     """The loggers asked for, none left out.
 
     Raises BadInput for an unknown name, and naming the package for one that is not installed.
@@ -31,8 +40,10 @@ def names_of(log: LogName | Sequence[LogName]) -> tuple[LogName, ...]:
             raise BadInput(
                 f"config 'fit.log' must be of {', '.join(get_args(LogName))}, got {name}"
             )
-        if name != "none" and find_spec(name) is None:
-            raise BadInput(f"fit.log {name} needs a package: pip install {name}; or take another")
+        if name != "none" and not is_installed(name):
+            raise BadInput(
+                f"fit.log {name} needs packages not installed here: pip install {PACKAGES[name]}"
+            )
     return tuple(name for name in names if name != "none")
 
 
@@ -51,8 +62,8 @@ def loggers(names: Sequence[LogName], run_dir: Path, *, resume: bool) -> list["G
         "mlflow": lambda: MLFlowLogger(
             experiment_name=PROJECT,
             run_name=title,
-            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI"),
-            save_dir=str(run_dir / "mlruns"),
+            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{run_dir}/mlflow.db"),
+            artifact_location=None if "MLFLOW_TRACKING_URI" in os.environ else str(run_dir),
         ),
     }
     return [GuardedLogger(name, make[name]) for name in names]
@@ -80,7 +91,7 @@ class GuardedLogger(Logger):
         self._guard(lambda inner: inner.log_metrics(metrics, step))
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any]) -> None:
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         self._guard(lambda inner: inner.log_hyperparams(params))
 
     @rank_zero_only

@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from amiss_export.graph import ImageFeatures
+from amiss_training.rows import spread
 
 BLUR_SIGMA, BLUR_SIDE = 4.0, 128  # pixels, at that side: the field's convention
 SPREAD_FLOOR = 0.1  # of the mean variance: a border that never varies must not shout
@@ -30,7 +31,7 @@ class PixelMaps:
     def __init__(self, readout: nn.Module, early_stop: NDArray[np.uint8]) -> None:
         """early_stop: raw normal images, of which at most 512 set the scale."""
         self.features, self.readout = ImageFeatures(), readout
-        raw = self._raw(early_stop[:MAX_NORMALS])
+        raw = self._raw(spread(early_stop, MAX_NORMALS))
         variance = raw.var(axis=0)
         self.mean = raw.mean(axis=0)
         self.spread = np.sqrt(variance + SPREAD_FLOOR * variance.mean()) + 1e-12

@@ -88,7 +88,7 @@ def _start(
 def _receive(connection: Connection, process: BaseProcess, *, number: int) -> Made[Product] | Ended:
     try:
         event: Made[Product] | Ended = connection.recv()
-    except (EOFError, ConnectionResetError):
+    except (EOFError, OSError):  # OSError: it died in the middle of a message
         process.join()
         return Ended(number, f"its process died with exit code {process.exitcode}")
     return event

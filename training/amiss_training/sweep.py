@@ -16,7 +16,7 @@ from typing import Any, Literal
 from amiss_export.errors import BadInput
 from amiss_training.checks import check_range
 from amiss_training.config import TrainConfig
-from amiss_training.data import prepare
+from amiss_training.data import class_names
 from amiss_training.detectors import CONFIGS
 from amiss_training.learn import plans, settings
 from amiss_training.processes import Ended, Made, side_by_side
@@ -172,9 +172,8 @@ def _classes(config: SweepConfig, path: str | None) -> tuple[str, ...]:
         return ("",)
     if config.classes != (ALL,):
         return config.classes
-    prepared = prepare(Path(path) if path else None, config.base.options, seed=config.seeds[0])
-    there = sorted(set(prepared.label.tolist()), key=lambda c: (not c.isdecimal(), len(c), c))
-    return tuple(there)
+    there = class_names(Path(path) if path else None, config.base.options)
+    return tuple(sorted(there, key=lambda c: (not c.isdecimal(), len(c), c)))
 
 
 def _with_class(config: TrainConfig, over: Over, class_: str) -> TrainConfig:
@@ -200,14 +199,19 @@ def _without(job: Job, known: Mapping[Cell, set[Kind]]) -> Job:
         name: known.get((settings_hash, job.data, job.class_, job.config.seed), set())
         for name, settings_hash in job.hashes.items()
     }
-    wanted: set[Kind] = {"ours"}
-    wanted |= {"control"} if job.control else set()
-    wanted |= {"readout"} if job.all_readouts else set()
     return dataclasses.replace(
         job,
-        detectors=tuple(name for name in job.detectors if not wanted <= kinds[name]),
+        detectors=tuple(name for name in job.detectors if not _wanted(name, job) <= kinds[name]),
         with_peers=not kinds["peers"],
     )
+
+
+def _wanted(detector: str, job: Job) -> set[Kind]:
+    """The kinds of rows that the detector's part of the job writes for sure."""
+    wanted: set[Kind] = {"ours"}
+    wanted |= {"control"} if job.control else set()
+    wanted |= {"readout"} if job.all_readouts and job.is_single(detector) else set()
+    return wanted
 
 
 def _data_name(path: str | None, config: TrainConfig) -> str:

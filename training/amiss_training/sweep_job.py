@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from amiss_export.bundle import ImageInput
 from amiss_export.decision import DecisionRule, calibrate
-from amiss_export.errors import BadInput
+from amiss_export.errors import AmissError
 from amiss_export.graph import ScoringGraph
 from amiss_training.assess import peer_features
 from amiss_training.config import TrainConfig
@@ -57,6 +57,10 @@ class Job:
         """The job in a few words."""
         class_ = f"class {self.class_}" if self.class_ else ""
         return ", ".join(filter(None, [self.data, class_, f"seed {self.config.seed}"]))
+
+    def is_single(self, detector: str) -> bool:
+        """Whether it is one network, with read-outs of its own: an ensemble of several is none."""
+        return len(plans(dataclasses.replace(self.config, detector=detector))) == 1
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ def _detector(
     )
     figures = _figures(learned.graph, config, prepared)
     seconds = time.monotonic() - started
-    if len(learned.members) == 1:
+    if job.is_single(name):
         trained[plans(config)[0]] = _Trained(learned.members[0], seconds)
     common: dict[str, Any] = {"config_hash": job.hashes[name], "readout": learned.readout}
     rows = [
@@ -132,7 +136,7 @@ def _detector(
             **common,
         )
     ]
-    if job.all_readouts and len(learned.members) == 1:
+    if job.all_readouts and job.is_single(name):
         rows += _other_readouts(name, job, learned, prepared)
     if isinstance(prepared.input, ImageInput) if job.control is None else job.control:
         control = _figures(untrained(config, prepared), config, prepared)
@@ -146,7 +150,7 @@ def _detector(
 def _other_readouts(name: str, job: Job, learned: Learned, prepared: Prepared) -> list[Result]:
     """A row for each read-out that the trained detector offers beside the one in use.
 
-    Read-outs that are not for this kind of data are left out.
+    Read-outs that these data do not bear are left out.
     """
     detector = learned.members[0].detector
     early_stop = torch.from_numpy(prepared.x[prepared.roles.early_stop])
@@ -156,9 +160,10 @@ def _other_readouts(name: str, job: Job, learned: Learned, prepared: Prepared) -
             continue
         try:
             fitted = detector.fit_readout(learned.train, learned.early_stop, name=readout)
-        except BadInput:
+            graph = ScoringGraph(learned.features, fitted, early_stop)
+            figures = _figures(graph, job.config, prepared)
+        except (AmissError, ValueError):
             continue
-        graph = ScoringGraph(learned.features, fitted, early_stop)
         rows.append(
             _result(
                 job,
@@ -167,7 +172,7 @@ def _other_readouts(name: str, job: Job, learned: Learned, prepared: Prepared) -
                 kind="readout",
                 readout=readout,
                 config_hash=job.hashes[name],
-                figures=_figures(graph, job.config, prepared),
+                figures=figures,
             )
         )
     return rows

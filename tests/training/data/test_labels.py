@@ -31,6 +31,14 @@ def test_normal_and_anomaly_class_are_two_views() -> None:
     assert not mark_anomalies(LABEL, Classes(), name="f").any()
 
 
+def test_labels_that_are_floats_are_found_by_the_whole_number() -> None:
+    """Images labelled 0.0 and 1.0, as an NPZ may have them, are the classes 0 and 1."""
+    label = np.array([0.0, 1.0, 1.0]).astype(np.str_)
+    for wanted in ("1", "1.0"):
+        classes = classes_of(DataOptions(normal_class=wanted), "npz", name="f", has_labels=True)
+        assert mark_anomalies(label, classes, name="f").tolist() == [True, False, False]
+
+
 def test_absent_class_lists_those_there() -> None:
     """A class that no row has is refused with the classes that occur."""
     with pytest.raises(BadInput, match=r"f\.csv: no row has the normal class '7'.*'0', '1', '2'"):

@@ -10,7 +10,7 @@ import pytest
 
 from amiss_export.bundle import ImageInput, TableInput
 from amiss_export.errors import BadInput, TooFewRows
-from amiss_training.data import DataOptions, Prepared, load_labelled, prepare
+from amiss_training.data import DataOptions, Prepared, class_names, load_labelled, prepare
 from amiss_training.data.files import sha256_of
 from amiss_training.data.splits import role_hash, row_hashes
 
@@ -211,6 +211,24 @@ def test_load_labelled_images(tmp_path: Path) -> None:
     assert label.tolist() == ["0", "1", "0"]
     with pytest.raises(BadInput, match="the detector takes images, got a table"):
         load_labelled(write_table(tmp_path / "t.csv"), spec)
+
+
+def test_classes_are_told_without_knowing_the_normal_one(tmp_path: Path) -> None:
+    """No class need be called 0: of tables, of arrays and of folders every class is named once."""
+    (tmp_path / "t.csv").write_text("a,y\n" + "1,cat\n2,dog\n3,cat\n")
+    np.savez(tmp_path / "i.npz", X=np.zeros((3, 6, 6), dtype=np.uint8), y=np.array([7, 8, 7]))
+    assert class_names(tmp_path / "t.csv", LABELLED) == ["cat", "dog"]
+    assert class_names(tmp_path / "i.npz", DataOptions()) == ["7", "8"]
+    for name in ("left", "right"):  # files that cannot be decoded: only their folders count
+        (tmp_path / "folder" / name).mkdir(parents=True)
+        (tmp_path / "folder" / name / "0.png").write_bytes(b"")
+    assert class_names(tmp_path / "folder", DataOptions()) == ["left", "right"]
+
+
+def test_classes_of_rows_without_labels_are_refused(tmp_path: Path) -> None:
+    """Without a label column there are no classes to name, and the file is."""
+    with pytest.raises(BadInput, match=r"t\.csv: expected rows of several classes"):
+        class_names(write_table(tmp_path / "t.csv"), DataOptions())
 
 
 def test_truncated_gzip_is_refused(tmp_path: Path) -> None:

@@ -125,3 +125,10 @@ def test_digits_starter() -> None:
     assert (len(found.x), int((~found.is_anomaly).sum())) == (1797, 178)
     again = prepare(None, DataOptions(loader="digits"), seed=0)
     assert (found.data_hash, found.split_hash) == (again.data_hash, again.split_hash)
+
+
+def test_images_have_no_category_columns(tmp_path: Path) -> None:
+    """An option for tables is refused by its name, not passed over."""
+    folder = write_mvtec(tmp_path)
+    with pytest.raises(BadInput, match="category_columns is for tables"):
+        prepare(folder, DataOptions(category_columns=("colour",)), seed=0)

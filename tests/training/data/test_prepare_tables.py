@@ -201,3 +201,11 @@ def test_kdd99_dagmm_has_the_papers_sizes(shared_data: Path) -> None:
     assert seen == pytest.approx(198_361, abs=11), "the paper draws rows, we draw exactly half"
     assert anomalies == pytest.approx(0.2 * found.split_rows["test"], abs=1)
     assert any("68." in note and "also occur in training" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("option", [{"image_size": 32}, {"channels": 1}])
+def test_a_table_has_no_pixels_to_set(tmp_path: Path, option: dict[str, int]) -> None:
+    """An option for images is refused by its name, not passed over."""
+    path = write_numbers(tmp_path / "t.csv")
+    with pytest.raises(BadInput, match=f"{next(iter(option))} is for images"):
+        prepare(path, DataOptions(label_column="y", **option), seed=0)  # type: ignore[arg-type]  # literals in a loop

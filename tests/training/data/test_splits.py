@@ -103,6 +103,16 @@ def test_own_test_stays_test() -> None:
     assert len(roles.train) > len(roles.calibration) > len(roles.early_stop) > 0
 
 
+def test_a_normal_equal_to_one_of_the_own_test_is_not_trained_on() -> None:
+    """Such a normal joins the test (defect D8); one that equals a test anomaly only stays."""
+    groups = np.arange(100)
+    groups[[3, 5]] = [60, 80]
+    is_anomaly, own_test = np.arange(100) >= 80, np.arange(100) >= 60
+    for seed in range(5):
+        roles = split_with_own_test(groups, is_anomaly, own_test, shares=SHARES, seed=seed)
+        assert roles.test.tolist() == [3, *range(60, 100)]
+
+
 def test_keep_apart_moves_equal_rows_to_the_earliest_role() -> None:
     """A calibration row equal to a training row joins train; an equal anomaly stays in test."""
     roles = Roles(np.array([0, 1]), np.array([2]), np.array([3, 4]), np.array([5, 6]))

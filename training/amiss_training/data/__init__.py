@@ -4,7 +4,7 @@ from amiss_training.data.columns import describe
 from amiss_training.data.image_sources import iter_images
 from amiss_training.data.labels import Classes, mark_anomalies
 from amiss_training.data.options import DataOptions, Loader
-from amiss_training.data.prepare import load_labelled, prepare
+from amiss_training.data.prepare import class_names, load_labelled, prepare
 from amiss_training.data.prepared import Prepared
 from amiss_training.data.splits import Roles
 from amiss_training.data.tables import iter_table
@@ -15,6 +15,7 @@ __all__ = [
     "Loader",
     "Prepared",
     "Roles",
+    "class_names",
     "describe",
     "iter_images",
     "iter_table",

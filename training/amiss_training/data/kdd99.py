@@ -66,16 +66,3 @@ def families_of(label: NDArray[np.str_]) -> NDArray[np.str_]:
             "training_attack_types; leave attack_families out to keep the attacks' own names"
         )
     return np.array([FAMILY[str(attack)] for attack in attacks])[code]
-
-
-def parse_attack_types(text: str) -> dict[str, str]:
-    """Family by attack name from the contents of training_attack_types, every line of it."""
-    families: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        words = line.split()
-        if not words:
-            continue
-        if len(words) != 2:
-            raise BadInput(f"attack types, line {number}: expected `attack family`, got {line!r}")
-        families[words[0]] = words[1]
-    return families

@@ -39,7 +39,7 @@ def classes_of(options: DataOptions, loader: str, *, name: str, has_labels: bool
         if asked is not None:
             raise BadInput(
                 f"{name}: class {asked!r} was named but the rows have no labels; "
-                "name the label column"
+                "name the label column of a table, or give every class of images a folder"
             )
         return Classes()
     if options.anomaly_class is not None:
@@ -55,9 +55,11 @@ def mark_anomalies(label: Labels, classes: Classes, *, name: str) -> NDArray[np.
     if classes == Classes():
         return np.zeros(len(label), dtype=bool)
     wanted = classes.normal if classes.anomaly is None else classes.anomaly
-    chosen = label == wanted
+    distinct, index = np.unique(label, return_inverse=True)
+    there = distinct.tolist()
+    chosen = np.array([label_text(word) == wanted for word in there])[index]
     if not chosen.any():
-        role, there = "normal" if classes.anomaly is None else "anomaly", np.unique(label).tolist()
+        role = "normal" if classes.anomaly is None else "anomaly"
         raise BadInput(
             f"{name}: no row has the {role} class {wanted!r}; classes there: {some(there, most=30)}"
         )

@@ -51,6 +51,42 @@ def prepare(path: Path | None, options: DataOptions, *, seed: int) -> Prepared:
     return prepare_table(open_table_source(path, loader), options, loader=loader, seed=seed)
 
 
+def class_names(path: Path | None, options: DataOptions) -> list[str]:
+    """Every class among the labels of the data at the path, whichever of them is the normal one.
+
+    No image is decoded. Raises BadInput where prepare does, and for data without labels.
+    """
+    check_options(options)
+    path, loader = locate(path, options.loader, data_set=options.data_set)
+    label: NDArray[np.str_] | None
+    if loader in IMAGE_LOADERS:
+        images = open_image_source(
+            path, loader, side=options.image_size, attribute=options.celeba_attribute
+        )
+        name, label = images.name, images.label
+    else:
+        table = open_table_source(path, loader)
+        name, label = table.name, _labels_alone(table, options)
+    if label is None:
+        raise BadInput(f"{name}: expected rows of several classes, got rows without labels")
+    return [str(word) for word in np.unique(label)]
+
+
+def _labels_alone(source: TableSource, options: DataOptions) -> NDArray[np.str_] | None:
+    """The labels of a table of which nothing else is read; None without a label column."""
+    column = options.label_column or source.label_column
+    if column is None:
+        return None
+    require(source.name, [column], source.columns)
+    return table_labels(
+        source.read([column]),
+        column,
+        source=source,
+        families=options.attack_families,
+        where=source.where,
+    )
+
+
 def _open_out(out_data: str, *, side: int) -> ImageSource:
     """The images that are the anomalies: of a data set by name, or at a path."""
     name = out_data if out_data in NAMED else None

@@ -27,6 +27,8 @@ def prepare_images(
             f"{source.name}: {asked} is for tables; images are labelled by their folder, or by "
             "the labels beside them"
         )
+    if options.category_columns:
+        raise BadInput(f"{source.name}: category_columns is for tables; images have no columns")
     has_labels = source.label is not None
     classes = classes_of(options, loader, name=source.name, has_labels=has_labels)
     rows = draw(len(source.names), options.max_rows, seed=seed)

@@ -22,6 +22,11 @@ def prepare_table(source: TableSource, options: DataOptions, *, loader: str, see
     loader: the resolved one, whose usual normal class counts where none is named.
     """
     # 1. Read and label; draw if fewer rows were asked for.
+    for name in ("image_size", "channels"):
+        if getattr(options, name) is not None:
+            raise BadInput(
+                f"{source.name}: {name} is for images, but this is a table; leave it out"
+            )
     label_column = options.label_column or source.label_column
     categories = (*options.category_columns, *(kdd99.CATEGORIES if source.is_kdd99 else ()))
     require(source.name, [*categories, *filter(None, [label_column])], source.columns)

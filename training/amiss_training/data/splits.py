@@ -64,7 +64,11 @@ def split_with_own_test(
     shares: Sequence[float],
     seed: int,
 ) -> Roles:
-    """Roles where the data bring their own test, (n,) True: the other normals divide into three."""
+    """Roles where the data bring their own test, (n,) True: the other normals divide into three.
+
+    A normal that equals one of that test, by group, joins it: it must not be trained on.
+    """
+    own_test = own_test | (~is_anomaly & np.isin(groups, groups[own_test & ~is_anomaly]))
     divided = np.flatnonzero(~own_test)
     whole = sum(shares)
     roles = split_roles(

@@ -21,6 +21,7 @@ from amiss_training.detectors.module import NAN_CHECK_EVERY_STEPS, Detector, cli
 from amiss_training.detectors.networks import (
     Autoencoder,
     Encoder,
+    check_widths,
     decoder,
     default_widths,
     frozen,
@@ -34,6 +35,7 @@ from amiss_training.detectors.readouts import (
     Residual,
     WhitenedPath,
     WhitenedResidual,
+    check_complexity,
     corrected,
     resolved,
 )
@@ -124,16 +126,17 @@ class AaeConfig:
     complexity: Literal["auto", "none", "variation", "variation_ink"] = "auto"
 
 
-def check_config(config: AaeConfig, *, is_image: bool) -> None:
+def check_config(config: AaeConfig, *, shape: Sequence[int]) -> None:
     """Nothing; raises BadInput naming the option that cannot work, and its value."""
+    is_image = len(shape) > 1
     for name in ("latent_dim", "critic_steps"):
         check_range(f"aae.{name}", getattr(config, name), 1)
     for name in NOT_NEGATIVE:
         check_range(f"aae.{name}", getattr(config, name), 0)
     for name in ("beta1", "critic_beta1"):
         check_range(f"aae.{name}", getattr(config, name), 0, 0.9999)
-    for width in (0,) if config.hidden == () else config.hidden or ():
-        check_range("aae.hidden", width, 1)
+    check_widths("aae.hidden", config.hidden, shape)
+    check_complexity("aae.complexity", config.complexity, is_image=is_image)
     if config.readout == "critic_features" and config.image_critic == "none":
         raise BadInput(
             "config 'aae.readout' critic_features needs an image critic; set aae.image_critic "
@@ -233,7 +236,7 @@ class Aae(Detector):
         super().__init__()
         self.automatic_optimization = False  # two losses take turns in every batch
         self.config, self.is_image = config, len(shape) > 1
-        check_config(config, is_image=self.is_image)
+        check_config(config, shape=shape)
         self.chosen = choose(config, is_image=self.is_image)
         self.readout = "blend" if config.readout == "auto" else config.readout
         self.complexity = resolved(config.complexity, is_image=self.is_image, readout=self.readout)
@@ -321,7 +324,7 @@ class Aae(Detector):
 
     def configure_optimizers(self) -> Any:
         """Adam for the network and for the critics, both along a cosine to a hundredth."""
-        config, steps = self.config, int(self.trainer.estimated_stepping_batches)
+        config, steps = self.config, self.planned_steps()
 
         def adam(part: nn.Module, rate: float, beta1: float, decay: float) -> torch.optim.AdamW:
             betas = (beta1, 0.999)

@@ -15,7 +15,6 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amiss_export.errors import BadInput
 from amiss_export.graph import Whitener
 from amiss_training.checks import check_range
 from amiss_training.detectors.alad_networks import (
@@ -24,16 +23,17 @@ from amiss_training.detectors.alad_networks import (
     PairDiscriminator,
 )
 from amiss_training.detectors.module import NAN_CHECK_EVERY_STEPS, Detector, clip_norm, shift
-from amiss_training.detectors.networks import default_widths, frozen
+from amiss_training.detectors.networks import check_widths, default_widths, frozen
 from amiss_training.detectors.readouts import (
     MAX_WHITENING_ROWS,
     WHITENED_DIRECTIONS,
     Complexity,
     HiddenNeighbours,
     WhitenedPath,
+    check_complexity,
     corrected,
-    spread,
 )
+from amiss_training.rows import spread
 
 LATENT_WIDTHS = (64, 32)  # of D_zz, for every data set of the paper
 LEARNING_RATES = {"table": 5e-5, "image": 2e-4}
@@ -101,7 +101,7 @@ class AladConfig:
     complexity: Literal["none", "variation", "variation_ink"] = "none"
 
 
-def check_config(config: AladConfig, *, is_image: bool) -> None:
+def check_config(config: AladConfig, *, shape: Sequence[int]) -> None:
     """Nothing; raises BadInput naming the option that cannot work, and its value."""
     check_range("alad.latent_dim", config.latent_dim, 1)
     check_range("alad.dropout", config.dropout, 0, 0.9)
@@ -111,12 +111,9 @@ def check_config(config: AladConfig, *, is_image: bool) -> None:
     check_range("alad.reconstruction_weight", config.reconstruction_weight, 0)
     check_range("alad.shift_pixels", config.shift_pixels, 0)
     check_range("alad.feature_norm", config.feature_norm, 1)
-    for name in ("hidden", "discriminator_hidden"):
-        widths: tuple[int, ...] | None = getattr(config, name)
-        for width in (0,) if widths == () else widths or ():
-            check_range(f"alad.{name}", width, 1)
-    if config.complexity != "none" and not is_image:
-        raise BadInput(f"config 'alad.complexity' {config.complexity} is for images; take none")
+    check_widths("alad.hidden", config.hidden, shape)
+    check_widths("alad.discriminator_hidden", config.discriminator_hidden, shape)
+    check_complexity("alad.complexity", config.complexity, is_image=len(shape) > 1)
 
 
 # --- objective and one training step ----------------------------------------------------------
@@ -147,7 +144,7 @@ class Alad(Detector):
     def __init__(self, config: AladConfig, *, shape: Sequence[int], columns: int = 0) -> None:
         super().__init__()
         self.is_image = len(shape) > 1
-        check_config(config, is_image=self.is_image)
+        check_config(config, shape=shape)
         self.automatic_optimization = False
         self.config = config
         self.readout = "whitened" if config.readout == "auto" else config.readout

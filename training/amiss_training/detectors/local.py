@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from amiss_export.errors import BadInput
 from amiss_training.detectors.networks import Autoencoder
-from amiss_training.detectors.readouts import spread
+from amiss_training.rows import spread
 
 CELLS = 32  # along the shorter side
 PATCH_CELLS = 3

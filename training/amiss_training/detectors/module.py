@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from amiss_export.errors import BadInput
 from amiss_training.detectors.networks import Autoencoder
 from amiss_training.errors import TrainingDiverged
 
@@ -71,6 +72,19 @@ class Detector(LightningModule):
         """The means of a stage since the last call, by {stage}_{term}."""
         keys = [key for key in self._means if key.startswith(f"{stage}_")]
         return {key: self._means.pop(key).value() for key in keys}
+
+    def planned_steps(self) -> int:
+        """Steps that training takes at the most: what step sizes decay over.
+
+        Raises BadInput where trainer settings set no end.
+        """
+        steps = self.trainer.estimated_stepping_batches
+        if steps == math.inf:
+            raise BadInput(
+                "trainer.max_epochs and trainer.max_steps set no end, and the learning rate decays "
+                "towards it; set one of them"
+            )
+        return int(steps)
 
     def check_finite(self, loss: Tensor, *, advice: str) -> None:
         """Nothing; raises TrainingDiverged with the advice when the loss is no number."""

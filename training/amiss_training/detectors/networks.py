@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from amiss_export.errors import BadInput
+from amiss_training.checks import check_range
 
 SLOPE = 0.2
 DENSE_WIDTHS = (128, 64)
@@ -131,10 +132,23 @@ def default_widths(shape: Sequence[int]) -> tuple[int, ...]:
     return (*channels, 64 if min(shape[1:]) <= 32 else 128)
 
 
-def halved_sides(shape: Sequence[int], widths: Sequence[int]) -> list[tuple[int, int]]:
+def check_widths(name: str, widths: Sequence[int] | None, shape: Sequence[int]) -> None:
+    """Nothing; raises BadInput naming the option when its widths, if set, cannot be layers."""
+    if widths is None:
+        return
+    for width in widths or (0,):
+        check_range(name, width, 1)
+    if len(shape) > 1:
+        halved_sides(shape, widths, name=name)
+
+
+def halved_sides(
+    shape: Sequence[int], widths: Sequence[int], *, name: str = "hidden"
+) -> list[tuple[int, int]]:
     """(height, width) of an image (c, h, w) before and after each convolution.
 
-    Raises BadInput when the widths leave no convolution, or halve a side below one pixel.
+    Raises BadInput, naming the option of the widths, when they leave no convolution or halve a side
+    below one pixel.
     """
     _, height, width = shape
     sides = [(height, width)]
@@ -142,7 +156,7 @@ def halved_sides(shape: Sequence[int], widths: Sequence[int]) -> list[tuple[int,
         sides.append((sides[-1][0] // 2, sides[-1][1] // 2))
     if len(widths) < 2 or min(sides[-1]) < 1:
         raise BadInput(
-            f"config 'hidden' {tuple(widths)} halves a side {len(widths) - 1} times, but the "
+            f"config {name!r} {tuple(widths)} halves a side {len(widths) - 1} times, but the "
             f"image is {height}x{width}; give 1 to {int(math.log2(min(height, width)))} "
             "convolution widths and one dense width"
         )

@@ -14,6 +14,7 @@ from amiss_export.errors import BadInput
 from amiss_export.graph import ScoreScale, Whitener
 from amiss_training.detectors.networks import Autoencoder, leaky
 from amiss_training.detectors.similarity import ms_ssim, ssim
+from amiss_training.rows import spread
 
 Complexity = Literal["none", "variation", "variation_ink"]
 MAX_WHITENING_ROWS = {"image": 1_500, "table": 20_000}
@@ -256,6 +257,12 @@ def resolved(
     return "variation" if is_image and readout == "blend" else "none"
 
 
+def check_complexity(name: str, complexity: str, *, is_image: bool) -> None:
+    """Nothing; raises BadInput naming the option that would correct rows as if they were images."""
+    if not is_image and complexity not in ("auto", "none"):
+        raise BadInput(f"config {name!r} {complexity} is for images; take none")
+
+
 def corrected(readout: nn.Module, early_stop: Tensor, *, complexity: Complexity) -> nn.Module:
     """The read-out, corrected for complexity if that is asked for."""
     if complexity == "none":
@@ -271,13 +278,6 @@ def _leading(centred: Tensor, count: int) -> Tensor:
         torch.manual_seed(0)  # the method is randomised (Halko et al. 2011)
         _, _, basis = torch.pca_lowrank(centred, q=count, center=False)
     return basis.contiguous()
-
-
-def spread(rows: Tensor, count: int) -> Tensor:
-    """At most `count` of the rows, spread over all of them: files are often sorted."""
-    if len(rows) <= count:
-        return rows
-    return rows[torch.linspace(0, len(rows) - 1, count).long()]
 
 
 def _level(value: Tensor) -> Tensor:

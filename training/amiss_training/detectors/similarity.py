@@ -33,7 +33,7 @@ def ms_ssim(x: Tensor, y: Tensor, *, window: int = 7) -> Tensor:
     product = torch.ones(x.shape[0], dtype=x.dtype, device=x.device)
     for level in range(len(weights)):
         if level > 0:
-            x, y = functional.avg_pool2d(x, 2), functional.avg_pool2d(y, 2)
+            x, y = _halved(x), _halved(y)
         similarity, contrast = _components(x, y, window=_fitting(x, window))
         of_level = similarity if level == len(weights) - 1 else contrast
         mean = of_level.flatten(1).mean(dim=1)
@@ -65,6 +65,13 @@ def _components(x: Tensor, y: Tensor, *, window: int) -> tuple[Tensor, Tensor]:
     contrast = (2 * covariance + C2) / (variances + C2)
     luminance = (2 * mean_x * mean_y + C1) / (mean_x.square() + mean_y.square() + C1)
     return luminance * contrast, contrast
+
+
+def _halved(images: Tensor) -> Tensor:
+    """Means of squares of four pixels; at an odd side's end of the two, or the one, there are."""
+    height, width = images.shape[2:]
+    even = functional.pad(images, (0, width % 2, 0, height % 2), mode="replicate")
+    return functional.avg_pool2d(even, 2)
 
 
 def _gaussian(window: int) -> Tensor:

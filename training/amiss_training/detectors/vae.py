@@ -21,6 +21,7 @@ from amiss_training.detectors.module import ACTIVE, NAN_CHECK_EVERY_STEPS, Detec
 from amiss_training.detectors.networks import (
     Autoencoder,
     Encoder,
+    check_widths,
     decoder,
     default_widths,
     frozen,
@@ -34,6 +35,7 @@ from amiss_training.detectors.readouts import (
     Residual,
     WhitenedPath,
     WhitenedResidual,
+    check_complexity,
     corrected,
     resolved,
 )
@@ -106,8 +108,9 @@ class VaeConfig:
     draws: int = 16
 
 
-def check_config(config: VaeConfig, *, is_image: bool) -> None:
+def check_config(config: VaeConfig, *, shape: Sequence[int]) -> None:
     """Nothing; raises BadInput naming the option that cannot work, and its value."""
+    is_image = len(shape) > 1
     check_range("vae.latent_dim", config.latent_dim, 1)
     check_range("vae.draws", config.draws, 1)
     check_range("vae.shift_pixels", config.shift_pixels, 0)
@@ -116,8 +119,8 @@ def check_config(config: VaeConfig, *, is_image: bool) -> None:
     check_range("vae.learning_rate", config.learning_rate, 0)
     check_range("vae.weight_decay", config.weight_decay, 0)
     check_range("vae.log_variance_max", config.log_variance_max, config.log_variance_min)
-    for width in (0,) if config.hidden == () else config.hidden or ():
-        check_range("vae.hidden", width, 1)
+    check_widths("vae.hidden", config.hidden, shape)
+    check_complexity("vae.complexity", config.complexity, is_image=is_image)
     if is_image:
         if config.variance == "column":
             raise BadInput("config 'vae.variance' column is for tables; take shared")
@@ -237,7 +240,7 @@ class Vae(Detector):
     def __init__(self, config: VaeConfig, *, shape: Sequence[int], columns: int = 0) -> None:
         super().__init__()
         self.is_image = len(shape) > 1
-        check_config(config, is_image=self.is_image)
+        check_config(config, shape=shape)
         self.config = config
         if self.is_image:
             self.readout_names = (*Vae.readout_names, *READOUTS_FOR_IMAGES)  # type: ignore[misc]
@@ -294,7 +297,7 @@ class Vae(Detector):
         return self.config.kl_weight * min(1.0, (self.global_step + 1) / max(warm_up_steps, 1.0))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        rate, steps = self.config.learning_rate, int(self.trainer.estimated_stepping_batches)
+        rate, steps = self.config.learning_rate, self.planned_steps()
         optimizer = torch.optim.AdamW(
             [p for p in self.parameters() if p.requires_grad],
             lr=rate,
