@@ -8,7 +8,7 @@ Every sum runs over features and over latent dimensions; only rows are averaged.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,18 @@ from amiss_training.detectors.readouts import (
 from amiss_training.detectors.similarity import psnr, ssim
 
 Reconstruction = Literal["l1", "l2", "ssim", "bce"]
+ReadOut = Literal[
+    "reconstruction",
+    "critic_features",
+    "latent_critic",
+    "latent_prior",
+    "ssim",
+    "whitened_residual",
+    "whitened_path",
+    "blend",
+    "hidden_neighbours",
+]
+NOT_ALWAYS = ("ssim", "critic_features")  # read-outs for images, for an image critic
 LATENT_CRITIC_WIDTHS = (64, 64)
 MAX_GRADIENT_NORM = 5.0
 NOT_NEGATIVE = (
@@ -111,18 +123,7 @@ class AaeConfig:
     input_noise: float | None = None
     code_noise: float | None = None
     shift_pixels: int = 1
-    readout: Literal[
-        "auto",
-        "reconstruction",
-        "critic_features",
-        "latent_critic",
-        "latent_prior",
-        "ssim",
-        "whitened_residual",
-        "whitened_path",
-        "blend",
-        "hidden_neighbours",
-    ] = "auto"
+    readout: Literal["auto", ReadOut] = "auto"
     complexity: Literal["auto", "none", "variation", "variation_ink"] = "auto"
 
 
@@ -221,14 +222,8 @@ class AaeNetwork(Autoencoder):
 class Aae(Detector):
     """Reconstructs images (c, h, w) or rows (f,) from codes that look like draws of the prior."""
 
-    readout_names: ClassVar[tuple[str, ...]] = (
-        "reconstruction",
-        "latent_critic",
-        "latent_prior",
-        "whitened_residual",
-        "whitened_path",
-        "blend",
-        "hidden_neighbours",
+    readout_names: ClassVar[tuple[str, ...]] = tuple(
+        name for name in get_args(ReadOut) if name not in NOT_ALWAYS
     )
     network: AaeNetwork
 

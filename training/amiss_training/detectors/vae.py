@@ -7,7 +7,7 @@ Every sum runs over features and over latent dimensions; only rows are averaged.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal, cast, get_args
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -43,6 +43,19 @@ from amiss_training.detectors.similarity import ms_ssim, ssim
 
 Likelihood = Literal["gaussian", "probabilistic", "bernoulli", "mse", "ssim", "ms_ssim"]
 FOR_IMAGES = ("bernoulli", "ssim", "ms_ssim")
+ReadOut = Literal[
+    "reconstruction",
+    "elbo",
+    "weighted_elbo",
+    "reconstruction_probability",
+    "ssim",
+    "ms_ssim",
+    "whitened_residual",
+    "whitened_path",
+    "whitened_local",
+    "blend",
+    "hidden_neighbours",
+]
 READOUTS_FOR_IMAGES = ("ssim", "ms_ssim", "whitened_local")
 
 
@@ -90,20 +103,7 @@ class VaeConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
     shift_pixels: int = 1
-    readout: Literal[
-        "auto",
-        "reconstruction",
-        "elbo",
-        "weighted_elbo",
-        "reconstruction_probability",
-        "ssim",
-        "ms_ssim",
-        "whitened_residual",
-        "whitened_path",
-        "whitened_local",
-        "blend",
-        "hidden_neighbours",
-    ] = "auto"
+    readout: Literal["auto", ReadOut] = "auto"
     complexity: Literal["auto", "none", "variation", "variation_ink"] = "auto"
     draws: int = 16
 
@@ -225,15 +225,8 @@ def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
 class Vae(Detector):
     """Minimises the negative evidence lower bound of features, images (c, h, w) or rows (f,)."""
 
-    readout_names: ClassVar[tuple[str, ...]] = (
-        "reconstruction",
-        "elbo",
-        "weighted_elbo",
-        "reconstruction_probability",
-        "whitened_residual",
-        "whitened_path",
-        "blend",
-        "hidden_neighbours",
+    readout_names: ClassVar[tuple[str, ...]] = tuple(
+        name for name in get_args(ReadOut) if name not in READOUTS_FOR_IMAGES
     )
     network: VaeNetwork
 
