@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*You defined a `validation_step`.*"),
 ]
 TABLE_READOUTS = Aae.readout_names
-IMAGE_READOUTS = (*Aae.readout_names, "ssim", "critic_features")
+IMAGE_READOUTS = (*Aae.readout_names, "ssim", "whitened_local", "critic_features")
 
 
 def normals(n: int = 600, d: int = 8, *, seed: int = 0) -> Tensor:
@@ -333,7 +333,7 @@ class TestReadouts:
     def test_all_readouts_are_named(self) -> None:
         """A table offers seven; images add SSIM, and an image critic its features."""
         assert new(normals(8)).readout_names == TABLE_READOUTS
-        assert new(bars(8)).readout_names == (*TABLE_READOUTS, "ssim")
+        assert new(bars(8)).readout_names == (*TABLE_READOUTS, "ssim", "whitened_local")
         assert new(bars(8), image_critic="bce").readout_names == IMAGE_READOUTS
 
     def test_rows_score_the_same_in_every_runtime(

@@ -17,6 +17,7 @@ from torch.nn import functional
 from amiss_export.errors import BadInput
 from amiss_training.checks import check_range
 from amiss_training.detectors.critics import Critic, CriticFeatures, LatentCritic
+from amiss_training.detectors.local import LocalWhitening
 from amiss_training.detectors.module import NAN_CHECK_EVERY_STEPS, Detector, clip_norm, shift
 from amiss_training.detectors.networks import (
     Autoencoder,
@@ -25,6 +26,7 @@ from amiss_training.detectors.networks import (
     decoder,
     default_widths,
     frozen,
+    latent_of,
     leaky,
 )
 from amiss_training.detectors.readouts import (
@@ -36,7 +38,6 @@ from amiss_training.detectors.readouts import (
     WhitenedPath,
     WhitenedResidual,
     check_complexity,
-    corrected,
     resolved,
 )
 from amiss_training.detectors.similarity import psnr, ssim
@@ -50,10 +51,11 @@ ReadOut = Literal[
     "ssim",
     "whitened_residual",
     "whitened_path",
+    "whitened_local",
     "blend",
     "hidden_neighbours",
 ]
-NOT_ALWAYS = ("ssim", "critic_features")  # read-outs for images, for an image critic
+NOT_ALWAYS = ("ssim", "whitened_local", "critic_features")  # only for images, or their critic
 LATENT_CRITIC_WIDTHS = (64, 64)
 MAX_GRADIENT_NORM = 5.0
 NOT_NEGATIVE = (
@@ -148,7 +150,7 @@ def check_config(config: AaeConfig, *, shape: Sequence[int]) -> None:
     for name, wrong, instead in (
         ("reconstruction", ("ssim", "bce"), "l1 or l2"),
         ("image_critic", ("bce", "wgan_gp"), "none"),
-        ("readout", ("ssim",), "whitened_path"),
+        ("readout", ("ssim", "whitened_local"), "whitened_path"),
     ):
         if getattr(config, name) in wrong:
             raise BadInput(
@@ -237,11 +239,10 @@ class Aae(Detector):
         self.complexity = resolved(config.complexity, is_image=self.is_image, readout=self.readout)
         self.readout_names = (  # type: ignore[misc]
             *Aae.readout_names,
-            *(["ssim"] if self.is_image else []),
+            *(["ssim", "whitened_local"] if self.is_image else []),
             *(["critic_features"] if config.image_critic != "none" else []),
         )
-        default_dim = 16 if self.is_image else max(2, min(16, columns // 2))
-        self.latent_dim = config.latent_dim or default_dim
+        self.latent_dim = config.latent_dim or (16 if self.is_image else latent_of(columns))
         widths = config.hidden or default_widths(shape)
         self.network = AaeNetwork(shape, widths=widths, latent_dim=self.latent_dim)
         critic = partial(Critic, penalty_weight=config.gradient_penalty_weight)
@@ -334,15 +335,7 @@ class Aae(Detector):
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR
         return optimizers, [cosine(o, steps, o.defaults["lr"] / 100) for o in optimizers]
 
-    def fit_readout(
-        self, train: Tensor, early_stop: Tensor, *, name: str | None = None
-    ) -> nn.Module:
-        readout = self._readout(name or self.readout, train, early_stop)
-        if name not in (None, self.readout):
-            return readout
-        return corrected(readout, early_stop, complexity=self.complexity)
-
-    def _readout(self, name: str, train: Tensor, early_stop: Tensor) -> nn.Module:
+    def named_readout(self, name: str, train: Tensor, early_stop: Tensor) -> nn.Module:
         network = cast("AaeNetwork", frozen(self.network))
         critics = cast("dict[str, Critic]", frozen(self.critics))
         norm: Literal["l1", "l2"] = "l1" if self.chosen.reconstruction == "l1" else "l2"
@@ -354,6 +347,7 @@ class Aae(Detector):
             "ssim": lambda: Dissimilarity(network, multi_scale=False),
             "whitened_residual": lambda: WhitenedResidual(network, train),
             "whitened_path": lambda: WhitenedPath(network, train),
+            "whitened_local": lambda: LocalWhitening(network, train),
             "blend": lambda: self._blend(network, train, early_stop),
             "hidden_neighbours": lambda: HiddenNeighbours(network, train),
         }

@@ -23,7 +23,12 @@ from amiss_training.detectors.alad_networks import (
     PairDiscriminator,
 )
 from amiss_training.detectors.module import NAN_CHECK_EVERY_STEPS, Detector, clip_norm, shift
-from amiss_training.detectors.networks import check_widths, default_widths, frozen
+from amiss_training.detectors.networks import (
+    check_widths,
+    default_widths,
+    frozen,
+    latent_of,
+)
 from amiss_training.detectors.readouts import (
     MAX_WHITENING_ROWS,
     WHITENED_DIRECTIONS,
@@ -31,7 +36,6 @@ from amiss_training.detectors.readouts import (
     HiddenNeighbours,
     WhitenedPath,
     check_complexity,
-    corrected,
 )
 from amiss_training.rows import spread
 
@@ -149,8 +153,7 @@ class Alad(Detector):
         self.config = config
         self.readout = "whitened" if config.readout == "auto" else config.readout
         self.complexity: Complexity = config.complexity
-        default_dim = 32 if self.is_image else max(2, min(16, columns // 2))
-        self.latent_dim = config.latent_dim or default_dim
+        self.latent_dim = config.latent_dim or (32 if self.is_image else latent_of(columns))
         default_rate = LEARNING_RATES["image" if self.is_image else "table"]
         self.learning_rate = default_rate if config.learning_rate is None else config.learning_rate
         widths = config.hidden or default_widths(shape)
@@ -243,16 +246,8 @@ class Alad(Detector):
         groups = (self._discriminator_parameters(), self.network.maker_parameters())
         return [torch.optim.Adam(group, lr=rate, betas=betas, fused=True) for group in groups]
 
-    def fit_readout(
-        self, train: Tensor, early_stop: Tensor, *, name: str | None = None
-    ) -> nn.Module:
+    def named_readout(self, name: str, train: Tensor, early_stop: Tensor) -> nn.Module:
         network = cast("AladNetwork", frozen(self.network))
-        readout = self._readout(network, name or self.readout, train)
-        if name not in (None, self.readout):
-            return readout
-        return corrected(readout, early_stop, complexity=self.complexity)
-
-    def _readout(self, network: AladNetwork, name: str, train: Tensor) -> nn.Module:
         readouts: dict[str, Callable[[], nn.Module]] = {
             "whitened": lambda: WhitenedFeatures(network, train, with_path=True),
             "whitened_features": lambda: WhitenedFeatures(network, train, with_path=False),

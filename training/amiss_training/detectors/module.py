@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from amiss_export.errors import BadInput
 from amiss_training.detectors.networks import Autoencoder
+from amiss_training.detectors.readouts import Complexity, corrected
 from amiss_training.errors import TrainingDiverged
 
 ACTIVE = 0.01  # nats, or variance of the code: below it a latent dimension carries nothing
@@ -27,21 +28,29 @@ class Detector(LightningModule):
     network: Autoencoder
     readout: str
     readout_names: ClassVar[tuple[str, ...]]
+    complexity: Complexity
     latent_dim: int
 
     def __init__(self) -> None:
         super().__init__()
         self._means: dict[str, RunningMean] = {}
 
-    @abstractmethod
     def fit_readout(
         self, train: Tensor, early_stop: Tensor, *, name: str | None = None
     ) -> nn.Module:
         """A frozen module of its own, features -> (value (n,), expected features).
 
         Higher = more anomalous. train, early_stop: features of disjoint normal rows; name: of
-        another read-out than the configured one.
+        another read-out than the configured one, which alone is corrected for complexity.
         """
+        readout = self.named_readout(name or self.readout, train, early_stop)
+        if name not in (None, self.readout):
+            return readout
+        return corrected(readout, early_stop, complexity=self.complexity)
+
+    @abstractmethod
+    def named_readout(self, name: str, train: Tensor, early_stop: Tensor) -> nn.Module:
+        """The read-out of that name over frozen copies of the networks; not corrected."""
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:

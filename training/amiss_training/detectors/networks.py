@@ -132,6 +132,11 @@ def default_widths(shape: Sequence[int]) -> tuple[int, ...]:
     return (*channels, 64 if min(shape[1:]) <= 32 else 128)
 
 
+def latent_of(columns: int) -> int:
+    """Latent dimensions that suit a table of so many columns: half of them, within 2..16."""
+    return max(2, min(16, columns // 2))
+
+
 def check_widths(name: str, widths: Sequence[int] | None, shape: Sequence[int]) -> None:
     """Nothing; raises BadInput naming the option when its widths, if set, cannot be layers."""
     if widths is None:

@@ -25,6 +25,7 @@ from amiss_training.detectors.networks import (
     decoder,
     default_widths,
     frozen,
+    latent_of,
     leaky,
 )
 from amiss_training.detectors.readouts import (
@@ -36,7 +37,6 @@ from amiss_training.detectors.readouts import (
     WhitenedPath,
     WhitenedResidual,
     check_complexity,
-    corrected,
     resolved,
 )
 from amiss_training.detectors.similarity import ms_ssim, ssim
@@ -239,8 +239,7 @@ class Vae(Detector):
             self.readout_names = (*Vae.readout_names, *READOUTS_FOR_IMAGES)  # type: ignore[misc]
         self.readout = "blend" if config.readout == "auto" else config.readout
         self.complexity = resolved(config.complexity, is_image=self.is_image, readout=self.readout)
-        default_dim = 16 if self.is_image else max(2, min(16, columns // 2))
-        self.latent_dim = config.latent_dim or default_dim
+        self.latent_dim = config.latent_dim or (16 if self.is_image else latent_of(columns))
         default_likelihood = "bernoulli" if self.is_image else "gaussian"
         self.network = VaeNetwork(
             shape,
@@ -308,19 +307,8 @@ class Vae(Detector):
         """Latent dimensions with a mean KL above 0.01 nat over the rows x (Burda et al. 2016)."""
         return int((kl_to_standard_normal(*self.network.posterior(x)).mean(dim=0) > ACTIVE).sum())
 
-    def fit_readout(
-        self, train: Tensor, early_stop: Tensor, *, name: str | None = None
-    ) -> nn.Module:
-        network = cast("VaeNetwork", frozen(self.network))
-        readout = self._readout(network, name or self.readout, train, early_stop)
-        if name not in (None, self.readout):
-            return readout
-        return corrected(readout, early_stop, complexity=self.complexity)
-
-    def _readout(
-        self, network: VaeNetwork, name: str, train: Tensor, early_stop: Tensor
-    ) -> nn.Module:
-        config = self.config
+    def named_readout(self, name: str, train: Tensor, early_stop: Tensor) -> nn.Module:
+        network, config = cast("VaeNetwork", frozen(self.network)), self.config
         readouts: dict[str, Callable[[], nn.Module]] = {
             "reconstruction": lambda: Elbo(network, kl_weight=0.0),
             "elbo": lambda: Elbo(network, kl_weight=1.0),
