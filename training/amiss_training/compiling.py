@@ -32,8 +32,9 @@ def compiled(detector: Detector, *, enabled: bool = True) -> Iterator[None]:
     encoders = [m for m in detector.network.modules() if isinstance(m, Encoder)]
     decoders = [m for m in detector.network.children() if isinstance(m, nn.Sequential)]
     try:
-        with warnings.catch_warnings():  # of torch about itself
-            warnings.filterwarnings("ignore", r".*torch\.jit\..* is deprecated")
+        with warnings.catch_warnings():
+            # Of torch about itself, and of modules whose every name its pickler looks at.
+            warnings.simplefilter("ignore", DeprecationWarning)
             warnings.filterwarnings("ignore", r".*grad attribute of a Tensor that is not a leaf")
             for encoder in encoders:
                 encoder.path = torch.compile(encoder.path)  # type: ignore[method-assign]
