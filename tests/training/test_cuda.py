@@ -22,18 +22,6 @@ def digits() -> Prepared:
     return prepare(None, DataOptions(loader="digits", normal_class="0"), seed=0)
 
 
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Rows near a line; the last 40 are off it."""
-    rng = np.random.default_rng(0)
-    a = rng.normal(size=(400, 1))
-    x = np.hstack([a, -a, 2 * a]) + 0.1 * rng.normal(size=(400, 3))
-    x[-40:] += [0.0, 6.0, 0.0]
-    path = tmp_path_factory.mktemp("rows") / "rows.npz"
-    np.savez(path, X=x.astype(np.float32), y=np.arange(400) // 360)
-    return prepare(path, DataOptions(label_column="y"), seed=0)
-
-
 def trained(detector: str, prepared: Prepared, run_dir: Path, **trainer: Any) -> Learned:
     config = TrainConfig(
         name="cuda",
@@ -48,7 +36,7 @@ def trained(detector: str, prepared: Prepared, run_dir: Path, **trainer: Any) ->
 @needs_cuda
 @pytest.mark.parametrize("detector", sorted(DETECTORS))
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("kind", ["digits", "table"])
+@pytest.mark.parametrize("kind", ["digits", "line_table"])
 def test_what_was_learned_on_the_device_is_scored_on_the_cpu(
     detector: str, precision: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -74,6 +74,21 @@ def test_held_out_normals_are_flagged_at_the_promised_rate() -> None:
     assert metrics["band_99"]["inside"]
 
 
+def test_anomalies_among_the_calibration_rows_leave_no_band() -> None:
+    """A threshold from a mixture promises nothing about normals, and no figure pretends it does."""
+    score, truth = _scores(seed=4)
+    decision, calibration = calibrate(score, alarm_rate=0.05)
+    metrics = evaluate(
+        verdicts=DecisionRule(decision, calibration)(score),
+        is_anomaly=truth,
+        label=np.where(truth, "odd", "normal"),
+        decision=decision,
+        is_mixture=True,
+    )
+    assert metrics["band_99"] is None
+    assert "anomalies among them" in metrics["threshold"]["promise"]
+
+
 def test_per_class_counts_flagged_rows_not_all_rows() -> None:
     """A class's `flagged` counts its flagged rows only, matched row by row (D1)."""
     score = np.array([0, 9, 0, 9, 9], dtype=np.float32)

@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from amiss_export.errors import BadInput
 from amiss_training.config import TrainConfig
-from amiss_training.data import DataOptions, Prepared, prepare
+from amiss_training.data import Prepared
 from amiss_training.data.augment import AugmentConfig
 from amiss_training.detectors import CONFIGS, DETECTORS, EnsembleConfig
 from amiss_training.fit import LAST, FitConfig
@@ -23,18 +22,6 @@ def config(detector: str, **more: Any) -> TrainConfig:
     return TrainConfig(name="quick", detector=detector, fit=FIT, trainer=QUICK, **more)
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Rows near a line; the last 40 are off it."""
-    rng = np.random.default_rng(0)
-    a = rng.normal(size=(400, 1))
-    x = np.hstack([a, -a, 2 * a]) + 0.1 * rng.normal(size=(400, 3))
-    x[-40:] += [0.0, 6.0, 0.0]
-    path = tmp_path_factory.mktemp("rows") / "rows.npz"
-    np.savez(path, X=x.astype(np.float32), y=np.arange(400) // 360)
-    return prepare(path, DataOptions(label_column="y", normal_class="0"), seed=0)
-
-
 def test_every_detector_has_options_of_its_name() -> None:
     """Each name in the registry is a group of options and a field of the run's settings."""
     for name in (*DETECTORS, "ensemble"):
@@ -43,61 +30,63 @@ def test_every_detector_has_options_of_its_name() -> None:
 
 @pytest.mark.parametrize("detector", sorted(DETECTORS))
 def test_a_graph_scores_raw_rows_and_ranks_the_anomalies(
-    prepared: Prepared, detector: str, tmp_path: Path
+    line_table: Prepared, detector: str, tmp_path: Path
 ) -> None:
     """Every detector's graph gives (score, reconstruction) of raw rows, anomalies above normals."""
-    learned = learn(config(detector), prepared, run_dir=tmp_path)
+    learned = learn(config(detector), line_table, run_dir=tmp_path)
     with torch.no_grad():
-        score, reconstruction = learned.graph(torch.from_numpy(prepared.x))
-    assert reconstruction.shape == prepared.x.shape
+        score, reconstruction = learned.graph(torch.from_numpy(line_table.x))
+    assert reconstruction.shape == line_table.x.shape
     assert score.dtype == torch.float32
     assert score[-40:].median() > score[:-40].quantile(0.9)
 
 
 def test_an_ensemble_trains_every_member_from_weights_of_its_own(
-    prepared: Prepared, tmp_path: Path
+    line_table: Prepared, tmp_path: Path
 ) -> None:
     """Two seeds of one detector are two members with different weights, averaged in one graph."""
     twice = config("ensemble", ensemble=EnsembleConfig(members=("vae",), seeds=2))
-    learned = learn(twice, prepared, run_dir=tmp_path)
+    learned = learn(twice, line_table, run_dir=tmp_path)
     first, second = (member.detector.state_dict() for member in learned.members)
     assert [member.name for member in learned.members] == ["vae-0", "vae-1"]
     assert any(not torch.equal(first[key], second[key]) for key in first)
     with torch.no_grad():
-        assert torch.isfinite(learned.graph(torch.from_numpy(prepared.x))[0]).all()
+        assert torch.isfinite(learned.graph(torch.from_numpy(line_table.x))[0]).all()
 
 
-def test_an_ensemble_of_one_is_that_detector(prepared: Prepared, tmp_path: Path) -> None:
+def test_an_ensemble_of_one_is_that_detector(line_table: Prepared, tmp_path: Path) -> None:
     """Its member has the weights that the detector alone has under the same seed."""
     one = config("ensemble", ensemble=EnsembleConfig(members=("vae",)))
-    alone = learn(config("vae"), prepared, run_dir=tmp_path / "alone").members[0].detector
-    member = learn(one, prepared, run_dir=tmp_path / "member").members[0].detector
+    alone = learn(config("vae"), line_table, run_dir=tmp_path / "alone").members[0].detector
+    member = learn(one, line_table, run_dir=tmp_path / "member").members[0].detector
     for key, value in alone.state_dict().items():
         assert torch.equal(value, member.state_dict()[key])
 
 
-def test_the_control_has_learned_nothing(prepared: Prepared, tmp_path: Path) -> None:
+def test_the_control_has_learned_nothing(line_table: Prepared, tmp_path: Path) -> None:
     """Its scores are those of the initial weights: training changes them, its length does not."""
     longer = TrainConfig(name="x", fit=FIT, trainer=QUICK | {"max_epochs": 9})
-    x = torch.from_numpy(prepared.x)
+    x = torch.from_numpy(line_table.x)
     with torch.no_grad():
-        control = untrained(config("vae"), prepared)(x)[0]
-        assert torch.equal(control, untrained(longer, prepared)(x)[0])
-        learned = learn(config("vae"), prepared, run_dir=tmp_path)
+        control = untrained(config("vae"), line_table)(x)[0]
+        assert torch.equal(control, untrained(longer, line_table)(x)[0])
+        learned = learn(config("vae"), line_table, run_dir=tmp_path)
         assert not torch.allclose(control, learned.graph(x)[0])
 
 
-def test_threads_that_torch_would_choke_on_are_refused(prepared: Prepared, tmp_path: Path) -> None:
+def test_threads_that_torch_would_choke_on_are_refused(
+    line_table: Prepared, tmp_path: Path
+) -> None:
     """No thread at all is refused by the key before torch hears of it."""
     wrong = TrainConfig(name="x", fit=FitConfig(threads=0))
     with pytest.raises(BadInput, match=r"'fit\.threads' must be >= 1, got 0"):
-        learn(wrong, prepared, run_dir=tmp_path)
+        learn(wrong, line_table, run_dir=tmp_path)
 
 
-def test_a_run_that_ended_well_leaves_no_checkpoint(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_run_that_ended_well_leaves_no_checkpoint(line_table: Prepared, tmp_path: Path) -> None:
     """Each member's checkpoint is there after learning and gone once it is forgotten."""
     settings = config("vae")
-    learn(settings, prepared, run_dir=tmp_path)
+    learn(settings, line_table, run_dir=tmp_path)
     assert (tmp_path / "vae" / LAST).exists()
     forget_runs(settings, tmp_path)
     assert not list(tmp_path.rglob("*.ckpt"))
@@ -123,7 +112,7 @@ def test_an_ensemble_that_cannot_be_is_refused(wrong: EnsembleConfig, message: s
         plans(config("ensemble", ensemble=wrong))
 
 
-def test_rows_are_not_augmented(prepared: Prepared, tmp_path: Path) -> None:
+def test_rows_are_not_augmented(line_table: Prepared, tmp_path: Path) -> None:
     """Copies of table rows are refused by the key instead of being passed over."""
     with pytest.raises(BadInput, match=r"'augment\.copies' is for images"):
-        learn(config("vae", augment=AugmentConfig(copies=1)), prepared, run_dir=tmp_path)
+        learn(config("vae", augment=AugmentConfig(copies=1)), line_table, run_dir=tmp_path)

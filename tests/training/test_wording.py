@@ -32,6 +32,14 @@ def test_the_threshold_is_traced_to_held_out_normals() -> None:
     assert "no test row" in chosen_by(pac)
 
 
+def test_a_threshold_from_a_mixture_promises_nothing_about_normals() -> None:
+    """Where a paper leaves anomalies among the calibration rows, the words say so."""
+    decision, _ = calibrate(range(1, 401), alarm_rate=0.05)
+    assert "400 held-out rows (anomalies among them)" in chosen_by(decision, is_mixture=True)
+    assert "5 % of fresh rows of such a mixture" in promise(decision, is_mixture=True)
+    assert "normals" not in promise(decision, is_mixture=True)
+
+
 @pytest.mark.parametrize(
     ("auroc", "words"),
     [(0.999, "almost perfectly"), (0.5, "hardly at all"), (0.1, "the wrong way round")],

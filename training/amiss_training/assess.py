@@ -74,6 +74,7 @@ def assess(
         decision=decision,
         reconstruction_error=error,
         oracle_flag_share=oracle_flag_share,
+        is_mixture=bool(prepared.is_anomaly[roles.calibration].any()),
     )
     normals = spread(np.flatnonzero(~is_anomaly), MAX_QUALITY_ROWS)
     if isinstance(features, ImageFeatures) and len(normals):

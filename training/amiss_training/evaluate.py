@@ -39,13 +39,15 @@ def evaluate(
     decision: Decision,
     reconstruction_error: NDArray[Any] | None = None,
     oracle_flag_share: float | None = None,
+    is_mixture: bool = False,
 ) -> dict[str, Any]:
     """Metrics of n test rows, ready for JSON; undefined ones are None and `notes` says why.
 
     is_anomaly: (n,) the truth, label: (n,) the class each row came from. Precision, recall and F1
     are at the stored threshold; whatever picks its threshold by the test rows is named oracle_.
     reconstruction_error: (n,) of each row, averaged by class. oracle_flag_share: also flag that
-    share of the test rows, as some papers do.
+    share of the test rows, as some papers do. is_mixture: anomalies are among the calibration rows,
+    so that the threshold promises nothing about normals: `band_99` is None.
     Raises BadInput when the arrays differ in length, are empty or hold a score that is no number.
     """
     truth, labels = _checked(verdicts, is_anomaly, label)
@@ -58,12 +60,15 @@ def evaluate(
         "prevalence": anomalies / len(truth),
         **ranking_metrics(score, truth),
         **threshold_metrics(flagged, truth),
-        "threshold_chosen_by": chosen_by(decision),
-        "threshold": {**decision.model_dump(mode="json"), "promise": promise(decision)},
+        "threshold_chosen_by": chosen_by(decision, is_mixture=is_mixture),
+        "threshold": {
+            **decision.model_dump(mode="json"),
+            "promise": promise(decision, is_mixture=is_mixture),
+        },
         "oracle_top_share": oracle_top_share(score, truth, share=oracle_flag_share),
-        "band_99": false_alarm_band(
-            decision, n_normals=normals, observed=int((flagged & ~truth).sum())
-        ),
+        "band_99": None
+        if is_mixture
+        else false_alarm_band(decision, n_normals=normals, observed=int((flagged & ~truth).sum())),
         "per_class": _per_class(score, flagged, truth, labels, reconstruction_error),
     }
     metrics["notes"] = _notes(normals, anomalies, int(flagged.sum()))

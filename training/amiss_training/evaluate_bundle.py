@@ -137,6 +137,7 @@ def _unseen(
             label=text,
             decision=manifest.decision,
             oracle_flag_share=options.oracle_flag_share,
+            is_mixture=not options.keep_anomalies_out,
         ),
         peers={},
         peer_scores={},

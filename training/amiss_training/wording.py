@@ -34,21 +34,25 @@ def readable(value: float) -> str:
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
-def chosen_by(decision: Decision) -> str:
-    """How the stored threshold was chosen; precision and F1 mean nothing without."""
+def chosen_by(decision: Decision, *, is_mixture: bool = False) -> str:
+    """How the stored threshold was chosen; precision and F1 mean nothing without.
+
+    is_mixture: anomalies are among the rows it was chosen by, as some papers have it.
+    """
     d = decision
     rule = "conformal quantile" if d.confidence is None else "tolerance bound"
     return (
-        f"{rule} of {d.n:,} held-out normals at an alarm rate of {100 * d.alarm_rate:.3g} %; "
-        "no test row had a say"
+        f"{rule} of {d.n:,} {_held_out(is_mixture)} "
+        f"at an alarm rate of {100 * d.alarm_rate:.3g} %; no test row had a say"
     )
 
 
-def promise(decision: Decision) -> str:
-    """One sentence: where the threshold comes from and what it promises."""
+def promise(decision: Decision, *, is_mixture: bool = False) -> str:
+    """One sentence: where the threshold comes from and what it promises; see `chosen_by`."""
     d = decision
-    source = f"The threshold {readable(d.threshold)} comes from {d.n} held-out normals"
-    rate = f"{100 * d.alarm_rate:.3g} % of fresh normals"
+    source = f"The threshold {readable(d.threshold)} comes from {d.n} {_held_out(is_mixture)}"
+    fresh = "fresh rows of such a mixture" if is_mixture else "fresh normals"
+    rate = f"{100 * d.alarm_rate:.3g} % of {fresh}"
     if d.confidence is None:
         sentence = f"{source}: averaged over such draws, at most {rate} exceed it"
     else:
@@ -107,6 +111,10 @@ def peer_verdict(ours: float | None, peers: Mapping[str, Mapping[str, Any]]) -> 
         return True, " ".join([*sentences, "Consider the simpler method, or train longer."])
     auroc, name, _ = ranked[0]
     return False, f"No simple peer does better; the best is {_named(name, auroc)}."
+
+
+def _held_out(is_mixture: bool) -> str:
+    return "held-out rows (anomalies among them)" if is_mixture else "held-out normals"
 
 
 def _named(name: str, auroc: float) -> str:
