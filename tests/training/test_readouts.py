@@ -13,6 +13,7 @@ from amiss_training.detectors.readouts import (
     ComplexityCorrected,
     Dissimilarity,
     HiddenNeighbours,
+    HiddenOutlierFactor,
     Residual,
     WhitenedPath,
     WhitenedResidual,
@@ -130,6 +131,37 @@ def test_hidden_neighbours_are_numpys_nearest_rows(dense: Small) -> None:
     distances = np.linalg.norm(hidden(x)[:, None] - hidden(train)[None], axis=2)
     expected = np.sort(distances, axis=1)[:, :5].mean(1)
     assert HiddenNeighbours(dense, train)(x)[0].numpy() == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_outlier_factor_weighs_distance_against_density(dense: Small) -> None:
+    """It is numpy's nearest distance over the 0.4th power of the neighbours' own, weighted."""
+    train, x = rows(300), rows(20, seed=1)
+
+    def distances(x: Tensor) -> np.ndarray:
+        a, b = (np.float64(leaky(dense.encoder.path(r)[0]).numpy()) for r in (x, train))
+        return np.linalg.norm(a[:, None] - b[None], axis=2)
+
+    own = np.sort(distances(train), axis=1)[:, 1:6].mean(1)
+    expected = []
+    for row in distances(x):
+        order = np.argsort(row)
+        weights = row[order[10]] - row[order[:10]]
+        density = np.average(np.log(own[order[:10]]), weights=weights)
+        expected.append(row[order[:5]].mean() / np.exp(0.4 * density))
+    assert HiddenOutlierFactor(dense, train)(x)[0].numpy() == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_outlier_factor_has_no_steps(dense: Small) -> None:
+    """Along a line through the rows, ever finer steps of x make ever finer steps of the value."""
+    factor = HiddenOutlierFactor(dense, rows(60))
+    start, end = rows(2, seed=3).double()
+
+    def largest_step(count: int) -> float:
+        share = torch.linspace(0, 1, count, dtype=torch.float64).unsqueeze(1)
+        value = factor((start + share * (end - start)).float())[0]
+        return float(value.diff().abs().max())
+
+    assert largest_step(20_001) < largest_step(201) / 50
 
 
 def test_hidden_neighbours_are_found_the_same_way_every_time(convolutional: Small) -> None:

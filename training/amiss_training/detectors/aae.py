@@ -34,6 +34,7 @@ from amiss_training.detectors.readouts import (
     Blend,
     Dissimilarity,
     HiddenNeighbours,
+    HiddenOutlierFactor,
     Residual,
     WhitenedPath,
     WhitenedResidual,
@@ -54,6 +55,7 @@ ReadOut = Literal[
     "whitened_local",
     "blend",
     "hidden_neighbours",
+    "hidden_outlier_factor",
 ]
 NOT_ALWAYS = ("ssim", "whitened_local", "critic_features")  # only for images, or their critic
 LATENT_CRITIC_WIDTHS = (64, 64)
@@ -350,6 +352,7 @@ class Aae(Detector):
             "whitened_local": lambda: LocalWhitening(network, train),
             "blend": lambda: self._blend(network, train, early_stop),
             "hidden_neighbours": lambda: HiddenNeighbours(network, train),
+            "hidden_outlier_factor": lambda: HiddenOutlierFactor(network, train),
         }
         return readouts[name]()
 

@@ -34,6 +34,7 @@ from amiss_training.detectors.readouts import (
     WHITENED_DIRECTIONS,
     Complexity,
     HiddenNeighbours,
+    HiddenOutlierFactor,
     WhitenedPath,
     check_complexity,
 )
@@ -101,6 +102,7 @@ class AladConfig:
         "whitened_features",
         "whitened_path",
         "hidden_neighbours",
+        "hidden_outlier_factor",
     ] = "auto"
     complexity: Literal["none", "variation", "variation_ink"] = "none"
 
@@ -142,6 +144,7 @@ class Alad(Detector):
         "whitened_features",
         "whitened_path",
         "hidden_neighbours",
+        "hidden_outlier_factor",
     )
     network: AladNetwork
 
@@ -253,6 +256,7 @@ class Alad(Detector):
             "whitened_features": lambda: WhitenedFeatures(network, train, with_path=False),
             "whitened_path": lambda: WhitenedPath(network, train),
             "hidden_neighbours": lambda: HiddenNeighbours(network, train),
+            "hidden_outlier_factor": lambda: HiddenOutlierFactor(network, train),
         }
         degree = self.config.feature_norm
         for score in PAPER_SCORES:

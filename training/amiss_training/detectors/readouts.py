@@ -22,6 +22,9 @@ WHITENED_DIRECTIONS = {"image": 128, "table": 1_024}
 MAX_NEIGHBOUR_ROWS = {"image": 4_000, "table": 2_000}
 NEIGHBOUR_DIRECTIONS = {"image": 128, "table": 64}
 NEIGHBOURS = 5
+LEAST_SPARSE = 0.01  # of the mean: rows that repeat have no distance at all
+AROUND = 10  # neighbours that tell how dense the training rows are around a row
+DENSITY_SHARE = 0.4  # of that density that counts: 0 the distance alone, 1 the factor alone
 TINY = 1e-12
 
 
@@ -128,11 +131,16 @@ class HiddenNeighbours(nn.Module):
         self.register_buffer("squares", along.square().sum(dim=1))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        nearest, _ = self._nearest(x, NEIGHBOURS)
+        return nearest.mean(dim=1), self.network.reconstruct(x)
+
+    def _nearest(self, x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Distances (n, k) to the nearest training rows, nearest first, and which those are."""
         along, across = self._project(self._hidden(x))
         squares = along.square().sum(dim=1, keepdim=True) + self.squares
         distances = squares - 2 * along @ self.along.T + across.unsqueeze(1) + self.across
-        nearest = distances.topk(min(NEIGHBOURS, len(self.across)), largest=False).values
-        return nearest.clamp(min=0.0).sqrt().mean(dim=1), self.network.reconstruct(x)
+        nearest = distances.topk(min(count, len(self.across)), largest=False)
+        return nearest.values.clamp(min=0.0).sqrt(), nearest.indices
 
     def _hidden(self, x: Tensor) -> Tensor:
         """The first layer's activations (n, width)."""
@@ -144,6 +152,33 @@ class HiddenNeighbours(nn.Module):
         along = centred @ self.basis
         across = centred - along @ self.basis.T
         return along.double(), across.double().square().sum(dim=1)
+
+
+class HiddenOutlierFactor(HiddenNeighbours):
+    """`HiddenNeighbours`, less where the training rows around lie far from each other, too.
+
+    The distance over the neighbours' own distance to their neighbours is the simplified local
+    outlier factor (Schubert et al. 2014, after Breunig et al. 2000); here that density counts to
+    the power 0.4. It is the weighted mean over ten neighbours, with weights that fall to 0 where
+    the eleventh begins, so that the value is continuous in x.
+    """
+
+    sparsity: Tensor
+
+    def __init__(self, network: Autoencoder, train: Tensor) -> None:
+        super().__init__(network, train)
+        bank = spread(train, MAX_NEIGHBOUR_ROWS[_kind(train)])
+        with torch.no_grad():
+            nearest = [self._nearest(part, NEIGHBOURS + 1)[0] for part in torch.split(bank, 1_024)]
+        own = torch.cat(nearest)[:, 1:].mean(dim=1)  # the nearest of all is the row itself
+        self.register_buffer("sparsity", _level(own.clamp(min=LEAST_SPARSE * float(own.mean()))))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        distances, rows = self._nearest(x, AROUND + 1)
+        weights = distances[:, -1:] - distances[:, :-1] + TINY
+        sparsity = (weights * self.sparsity[rows[:, :-1]]).sum(dim=1) / weights.sum(dim=1)
+        level = _level(distances[:, :NEIGHBOURS].mean(dim=1)) - DENSITY_SHARE * sparsity
+        return level.exp(), self.network.reconstruct(x)
 
 
 class Blend(nn.Module):

@@ -33,6 +33,7 @@ from amiss_training.detectors.readouts import (
     Blend,
     Dissimilarity,
     HiddenNeighbours,
+    HiddenOutlierFactor,
     Residual,
     WhitenedPath,
     WhitenedResidual,
@@ -55,6 +56,7 @@ ReadOut = Literal[
     "whitened_local",
     "blend",
     "hidden_neighbours",
+    "hidden_outlier_factor",
 ]
 READOUTS_FOR_IMAGES = ("ssim", "ms_ssim", "whitened_local")
 
@@ -323,6 +325,7 @@ class Vae(Detector):
             "whitened_local": lambda: LocalWhitening(network, train),
             "blend": lambda: self._blend(network, train, early_stop),
             "hidden_neighbours": lambda: HiddenNeighbours(network, train),
+            "hidden_outlier_factor": lambda: HiddenOutlierFactor(network, train),
         }
         return readouts[name]()
 
