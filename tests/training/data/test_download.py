@@ -121,6 +121,14 @@ def test_file_where_a_folder_belongs_is_refused(tmp_path: Path, url: str) -> Non
         fetch_files("set", tmp_path / "x.mat", [RemoteFile("a.gz", url, MD5)])
 
 
+@pytest.mark.parametrize("name", ["a.gz", "a"])
+def test_a_file_that_is_not_there_becomes_no_folder(tmp_path: Path, url: str, name: str) -> None:
+    """A mistyped path to one of the files is refused, and nothing of its name is made."""
+    with pytest.raises(BadInput, match="there is no file"):
+        fetch_files("set", tmp_path / name, [RemoteFile("a.gz", url, MD5)])
+    assert not (tmp_path / name).exists()
+
+
 def test_folder_is_the_path_else_the_environment_else_data() -> None:
     """The path wins over $AMISS_DATA, which wins over ./data."""
     assert folder_of("mnist", Path("p"), {"AMISS_DATA": "/d"}) == Path("p")

@@ -28,6 +28,8 @@ def fetch_files(
     """
     if folder.is_file():
         raise BadInput(f"data set {name!r}: expected the folder of its files, got a file: {folder}")
+    if any(folder.name in (file.name, file.name.removesuffix(".gz")) for file in files):
+        raise BadInput(f"data set {name!r}: there is no file {folder}; name it, or its folder")
     found = {file: find_file(folder, file) for file in files}
     absent = [file for file, path in found.items() if path is None]
     is_ours = any(find_file(folder, file) for file in (*files, *siblings))
