@@ -247,7 +247,7 @@ def _wanted(models: Path, reference: str | None) -> list[tuple[str, int]]:
 
 def _refusal(models: Path, name: str, version: int) -> str:
     """Why a service would refuse the bundle; empty when it would take it."""
-    from amiss_serving.repository import load_detector
+    from amiss_serving.detector import load_detector
 
     try:
         load_detector(models, name, version, device="cpu")

@@ -59,7 +59,7 @@ class BundleSource:
     """A bundle, loaded into this process."""
 
     def __init__(self, models: Path, reference: str, *, device: str = "auto") -> None:
-        from amiss_serving.repository import load_detector
+        from amiss_serving.detector import load_detector
 
         name, version = split_reference(reference)
         number = resolve_version(models, name, version)

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from amiss_export.bundle import ImageInput, TableInput
 from amiss_export.decision import Verdicts
 from amiss_export.decode import check_images, check_rows
+from amiss_serving.detector import LoadedDetector, Scored
 from amiss_serving.errors import DeadlineExceeded, NotReady, QueueFull, TooLarge
 from amiss_serving.metrics import Metrics, ModelMetrics
-from amiss_serving.repository import LoadedDetector, Scored
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from amiss.v1 import scoring_pb2 as pb
 from amiss_export.bundle import Column, ImageInput
 from amiss_export.decode import Values
 from amiss_export.errors import BadInput
+from amiss_serving.detector import LoadedDetector
 from amiss_serving.inputs import (
     Decoded,
     Limits,
@@ -21,7 +22,7 @@ from amiss_serving.inputs import (
     from_tensor,
     tensor_from_bytes,
 )
-from amiss_serving.repository import LoadedDetector, Refused
+from amiss_serving.repository import Refused
 from amiss_serving.service import Answer
 
 DTYPES = {pb.DATA_TYPE_UINT8: "<u1", pb.DATA_TYPE_FLOAT32: "<f4"}

@@ -9,8 +9,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from amiss_export.bundle import ImageInput
 from amiss_export.errors import BadInput
+from amiss_serving.detector import LoadedDetector
 from amiss_serving.inputs import Decoded, Limits, Spec, from_records, from_rows
-from amiss_serving.repository import LoadedDetector, Refused
+from amiss_serving.repository import Refused
 from amiss_serving.service import Answer
 
 Records = Annotated[

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from amiss_export.errors import BadInput
 from amiss_serving.auth import Gate
+from amiss_serving.detector import LoadedDetector, load_detector
 from amiss_serving.engine import Engine
 from amiss_serving.grpc_server import build_grpc_server
 from amiss_serving.http_door import HttpDoor
@@ -23,7 +24,7 @@ from amiss_serving.http_server import build_http_app, build_metrics_app
 from amiss_serving.inputs import Limits
 from amiss_serving.logs import configure_logs
 from amiss_serving.metrics import Metrics
-from amiss_serving.repository import DetectorRepository, LoadedDetector, load_detector
+from amiss_serving.repository import DetectorRepository
 from amiss_serving.runtimes import choose_device
 from amiss_serving.service import Service
 from amiss_serving.settings import Settings

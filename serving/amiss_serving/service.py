@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
+from amiss_serving.detector import LoadedDetector, Scored
 from amiss_serving.engine import Engine
 from amiss_serving.errors import NotReady
 from amiss_serving.inputs import Decoded, Limits, Spec
 from amiss_serving.metrics import Metrics
-from amiss_serving.repository import DetectorRepository, LoadedDetector, Scored
+from amiss_serving.repository import DetectorRepository
 
 INLINE_BYTES = 64 * 1024  # below this a thread costs more than the work it takes off the loop
 OTHER = "other"

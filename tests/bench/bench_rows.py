@@ -18,9 +18,9 @@ from prometheus_client import CollectorRegistry
 
 from amiss_client import Client
 from amiss_export.bundle import TableInput, resolve_version
+from amiss_serving.detector import LoadedDetector, load_detector
 from amiss_serving.engine import Engine
 from amiss_serving.metrics import Metrics
-from amiss_serving.repository import LoadedDetector, load_detector
 from amiss_serving.server import serving
 from amiss_serving.settings import Settings
 

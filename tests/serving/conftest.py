@@ -13,10 +13,11 @@ import pytest_asyncio
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
+from amiss_serving.detector import LoadedDetector, load_detector
 from amiss_serving.engine import Engine
 from amiss_serving.inputs import Limits
 from amiss_serving.metrics import Metrics
-from amiss_serving.repository import DetectorRepository, LoadedDetector, load_detector
+from amiss_serving.repository import DetectorRepository
 from amiss_serving.runtimes import Runtime
 from amiss_serving.server import Addresses, serving
 from amiss_serving.service import Service

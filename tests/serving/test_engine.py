@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from amiss_export.errors import AmissError, BadInput
+from amiss_serving.detector import LoadedDetector, Scored
 from amiss_serving.engine import Engine
 from amiss_serving.errors import DeadlineExceeded, NotReady, QueueFull, TooLarge
 from amiss_serving.metrics import Metrics
-from amiss_serving.repository import LoadedDetector, Scored
 
 from .conftest import POISON, FakeRuntime, MakeDetector, rows
 

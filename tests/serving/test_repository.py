@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from amiss_export.errors import BundleNotFound, BundleRefused
+from amiss_serving.detector import LoadedDetector, load_detector
 from amiss_serving.errors import DetectorNotFound
-from amiss_serving.repository import DetectorRepository, LoadedDetector, load_detector
+from amiss_serving.repository import DetectorRepository
 from bundle_factory import image_graph, normal_rows, table_scores, write_image_bundle
 from bundle_factory import write_table_bundle as write
 

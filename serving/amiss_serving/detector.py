@@ -1,0 +1,98 @@
+"""A bundle that is ready to score: its graph in a runtime, and the rule that makes verdicts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amiss_export.bundle import ONNX, Bundle, ImageInput, TableInput, read_bundle, read_labels
+from amiss_export.decision import DecisionRule, Verdicts
+from amiss_export.errors import AmissError, BundleRefused
+from amiss_serving.runtimes import OnnxRuntime, Runtime
+
+SCORE, RECONSTRUCTION = "score", "reconstruction"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Verdicts for n rows; reconstruction (n, ...) float32 when it was asked for."""
+
+    verdicts: Verdicts
+    reconstruction: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedDetector:
+    """A bundle ready to score. One object per loaded version, compared by identity."""
+
+    bundle: Bundle
+    runtime: Runtime
+    rule: DecisionRule
+    labels: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.bundle.name
+
+    @property
+    def version(self) -> int:
+        return self.bundle.version
+
+    @property
+    def spec(self) -> ImageInput | TableInput:
+        return self.bundle.manifest.input
+
+    def score(self, x: NDArray[Any], *, reconstruct: bool = False) -> Scored:
+        """Verdicts for one checked batch x: uint8 (n, c, h, w) or float32 (n, d). Blocks."""
+        values = self.run(x, (SCORE, RECONSTRUCTION) if reconstruct else (SCORE,))
+        return Scored(self.rule(values[SCORE]), values.get(RECONSTRUCTION))
+
+    def run(self, x: NDArray[Any], outputs: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
+        """The graph's own outputs. Raises AmissError when one is not float32 of the right shape."""
+        values = self.runtime.run(x, outputs)
+        expected = {SCORE: (len(x),), RECONSTRUCTION: x.shape}
+        for output, value in values.items():
+            if value.shape != expected[output] or value.dtype != np.float32:
+                raise AmissError(
+                    f"{self.name}@{self.version}: output {output!r} must be float32 "
+                    f"{expected[output]}, got {value.dtype} {value.shape}"
+                )
+        return values
+
+
+def load_detector(
+    models: Path, name: str, version: int, *, device: str = "auto", threads: int = 1
+) -> LoadedDetector:
+    """The detector of a bundle, checked file by file and by one run.
+
+    Raises BundleNotFound and BundleRefused.
+    """
+    bundle = read_bundle(models, name, version)
+    detector = LoadedDetector(
+        bundle=bundle,
+        runtime=OnnxRuntime(bundle.read(ONNX), device=device, threads=threads),
+        rule=DecisionRule(bundle.manifest.decision, bundle.calibration),
+        labels=tuple(sorted(k for k, v in read_labels(models, name).items() if v == version)),
+    )
+    _try_one_row(detector)
+    return detector
+
+
+def _try_one_row(detector: LoadedDetector) -> None:
+    """Run the graph once: one that does not fit its manifest is refused here, not at a caller."""
+    spec = detector.spec
+    row: NDArray[Any]
+    if isinstance(spec, ImageInput):
+        row = np.zeros((1, spec.channels, spec.height, spec.width), np.uint8)
+    else:
+        row = np.zeros((1, len(spec.columns)), np.float32)
+    try:
+        detector.run(row, (SCORE,))
+        detector.run(row, (SCORE, RECONSTRUCTION))
+    except Exception as error:  # ONNX Runtime has no common base class
+        raise BundleRefused(
+            f"{detector.bundle.path}: {ONNX} does not take {row.dtype} {row.shape}, as the "
+            f"manifest says: {error}"
+        ) from error
