@@ -1,5 +1,6 @@
 """A bundle that is ready to score: its graph in a runtime, and the rule that makes verdicts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,32 @@ class Scored:
 
     verdicts: Verdicts
     reconstruction: NDArray[np.float32] | None
+
+    def part(self, start: int, stop: int, *, reconstruct: bool) -> "Scored":
+        """Rows start to stop; the reconstruction is left out unless reconstruct."""
+        v, r = self.verdicts, self.reconstruction
+        verdicts = Verdicts(
+            score=v.score[start:stop],
+            normalized_score=v.normalized_score[start:stop],
+            p_value=v.p_value[start:stop],
+            is_anomaly=v.is_anomaly[start:stop],
+        )
+        return Scored(verdicts, r[start:stop] if reconstruct and r is not None else None)
+
+
+def joined(parts: Sequence[Scored]) -> Scored:
+    """The rows of all parts, in order; reconstructions too, where the parts have them."""
+    verdicts = [part.verdicts for part in parts]
+    reconstructions = [part.reconstruction for part in parts if part.reconstruction is not None]
+    return Scored(
+        Verdicts(
+            score=np.concatenate([v.score for v in verdicts]),
+            normalized_score=np.concatenate([v.normalized_score for v in verdicts]),
+            p_value=np.concatenate([v.p_value for v in verdicts]),
+            is_anomaly=np.concatenate([v.is_anomaly for v in verdicts]),
+        ),
+        np.concatenate(reconstructions) if reconstructions else None,
+    )
 
 
 @dataclass(frozen=True, eq=False)

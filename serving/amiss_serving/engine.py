@@ -1,19 +1,23 @@
 """The hot path, top to bottom: validate, join a batch, await the slice.
 
-A request's rows wait in their detector's lane. One task per lane takes what is queued whenever the
-model is free (natural batching: the batch grows only while the model is busy), one thread per lane
-runs the model, and every waiter gets its own slice, or its own error. All state lives on the event
-loop; the thread sees only a list of members and returns a list of answers.
+A request's rows wait in their detector's lane. Whenever one of the lane's threads is free it takes
+what is queued (natural batching: a batch grows only while the model is busy), runs the model, and
+every waiter gets its own slice, or its own error. All state lives on the event loop; a thread sees
+one run at a time and fills in its answers. Detectors share nothing but the processor: each has its
+own bounded queue and threads, so that none can hold up another.
 """
 
 import asyncio
 import logging
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +25,7 @@ from numpy.typing import NDArray
 from amiss_export.bundle import ImageInput, TableInput
 from amiss_export.decision import Verdicts
 from amiss_export.decode import check_images, check_rows
-from amiss_serving.detector import LoadedDetector, Scored
+from amiss_serving.detector import LoadedDetector, Scored, joined
 from amiss_serving.errors import DeadlineExceeded, NotReady, QueueFull, TooLarge
 from amiss_serving.metrics import Metrics, ModelMetrics
 
@@ -39,6 +43,8 @@ class Engine:
         batch_delay_s: float = 0.0,
         max_queue_rows: int = 16_384,
         max_request_rows: int = 8_192,
+        parallel_runs: int = 1,
+        stalled_after_s: float = 4.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._metrics = metrics
@@ -46,8 +52,11 @@ class Engine:
         self._batch_delay_s = batch_delay_s
         self._max_queue_rows = max_queue_rows
         self._max_request_rows = max_request_rows
+        self._parallel_runs = parallel_runs
+        self._stalled_after_s = stalled_after_s
         self._clock = clock
         self._lanes: dict[LoadedDetector, _Lane] = {}
+        self._retired: WeakSet[LoadedDetector] = WeakSet()
         self._closed = False
 
     async def score(
@@ -76,7 +85,26 @@ class Engine:
             raise DeadlineExceeded("the deadline passed before the rows were scored") from error
         finally:
             lane.leave(members)
-        return _joined(answers)
+        return answers[0] if len(answers) == 1 else joined(answers)
+
+    def check_alive(self) -> None:
+        """Nothing, while every model comes back. Raises NotReady naming one that does not."""
+        for detector, lane in self._lanes.items():
+            taken_s = lane.longest_run_s()
+            if taken_s > self._stalled_after_s:
+                raise NotReady(
+                    f"a run of {detector.name}@{detector.version} has taken {taken_s:.0f} s and "
+                    f"counts as stalled after {self._stalled_after_s:g} s; if it is only slow, "
+                    "lower max_batch_rows or raise stalled_after_s, else restart the service"
+                )
+
+    def retire(self, detector: LoadedDetector) -> None:
+        """End the detector's threads once nobody waits for them.
+
+        Requests that found it before it was swapped out are answered, even those yet to join.
+        """
+        self._retired.add(detector)
+        self._rest(detector)
 
     async def close(self, limit_s: float = 0.0) -> None:
         """Refuse newcomers, let those who wait finish for limit_s, fail the rest, stop."""
@@ -87,6 +115,11 @@ class Engine:
         for lane in self._lanes.values():
             lane.stop()
         self._lanes.clear()
+
+    def _rest(self, detector: LoadedDetector) -> None:
+        """Close the lane of a retired detector if it is idle."""
+        if detector in self._retired and detector in self._lanes and self._lanes[detector].is_idle:
+            self._lanes.pop(detector).stop()
 
     def _lane(self, detector: LoadedDetector) -> "_Lane":
         if self._closed:
@@ -99,7 +132,9 @@ class Engine:
                 max_batch_rows=self._max_batch_rows,
                 batch_delay_s=self._batch_delay_s,
                 max_queue_rows=self._max_queue_rows,
+                parallel_runs=self._parallel_runs,
                 clock=self._clock,
+                rest=self._rest,
             )
         return lane
 
@@ -115,8 +150,19 @@ class _Member:
     answer: asyncio.Future[Scored]
 
 
+@dataclass(eq=False, slots=True)
+class _Run:
+    """One run of the model: whom it is for, when it began, what came of it."""
+
+    members: list[_Member]
+    started_s: float
+    answers: list[Scored | Exception] = field(default_factory=list)
+    verdicts: list[Verdicts] = field(default_factory=list)  # of all its rows, for the metrics
+    failure: Exception | None = None  # not of the rows, but of the code around the model
+
+
 class _Lane:
-    """One detector's queue, bounded in rows, the task that empties it, the thread that computes."""
+    """One detector's queue, bounded in rows, and the threads that run its model."""
 
     def __init__(
         self,
@@ -126,7 +172,9 @@ class _Lane:
         max_batch_rows: int,
         batch_delay_s: float,
         max_queue_rows: int,
+        parallel_runs: int,
         clock: Callable[[], float],
+        rest: Callable[[LoadedDetector], None],
     ) -> None:
         self._detector = detector
         self._metrics = metrics
@@ -134,12 +182,14 @@ class _Lane:
         self._batch_delay_s = batch_delay_s
         self._max_queue_rows = max_queue_rows
         self._clock = clock
+        self._rest = rest
+        self._loop = asyncio.get_running_loop()
         self._waiting: OrderedDict[_Member, None] = OrderedDict()  # a queue one can leave in O(1)
-        self._computing: list[_Member] = []
         self._rows = 0
-        self._arrived = asyncio.Event()
-        self._thread = self._new_thread()
-        self._task = asyncio.create_task(self._run())
+        self._runs: dict[_Run, _Worker] = {}
+        self._idle = [self._new_worker() for _ in range(parallel_runs)]
+        self._is_due = False  # whether `_start` is already to be called
+        self._is_stopped = False
 
     def join(
         self, parts: Sequence[NDArray[Any]], *, reconstruct: bool, deadline_s: float
@@ -151,13 +201,14 @@ class _Lane:
                 f"detector {self._detector.name!r} has {self._rows} rows waiting and takes "
                 f"{self._max_queue_rows}; {n} more do not fit now, try again in a moment"
             )
-        loop, now = asyncio.get_running_loop(), self._clock()
+        now = self._clock()
         members = [
-            _Member(part, reconstruct, deadline_s, now, loop.create_future()) for part in parts
+            _Member(part, reconstruct, deadline_s, now, self._loop.create_future())
+            for part in parts
         ]
         self._waiting.update(dict.fromkeys(members))
         self._count(n)
-        self._arrived.set()
+        self._wake()
         return members
 
     def leave(self, members: Sequence[_Member]) -> None:
@@ -168,31 +219,58 @@ class _Lane:
                 self._count(-len(member.x))
             if not member.answer.cancel() and not member.answer.cancelled():
                 member.answer.exception()  # marks it as seen: asyncio warns of errors nobody read
+        if self.is_idle:
+            self._rest(self._detector)
 
     def answers(self) -> list[asyncio.Future[Scored]]:
         """The answers that somebody still waits for."""
-        members = (*self._waiting, *self._computing)
+        computing = (member for run in self._runs for member in run.members)
+        members = (*self._waiting, *computing)
         return [member.answer for member in members if not member.answer.done()]
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no rows wait and none are computed."""
+        return not self._waiting and not self._runs
+
+    def longest_run_s(self) -> float:
+        """How long the run that began first has taken until now; 0 without any."""
+        return max((self._clock() - run.started_s for run in self._runs), default=0.0)
+
     def stop(self) -> None:
-        """End task and thread; whoever still waits is told."""
-        self._task.cancel()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """End the threads; whoever still waits is told."""
+        self._is_stopped = True
         for answer in self.answers():
             answer.set_exception(NotReady("the service stopped before the rows were scored"))
+        self._waiting.clear()
+        self._count(-self._rows)
+        for worker in (*self._idle, *self._runs.values()):
+            worker.stop()
 
-    async def _run(self) -> None:
-        while True:
-            await self._arrived.wait()
-            if self._batch_delay_s and self._rows < self._max_batch_rows:
-                await asyncio.sleep(self._batch_delay_s)
-            batch = self._take()
-            if not batch:
+    def _wake(self) -> None:
+        """Have `_start` called: after this turn of the loop, so that what arrives in it goes along,
+        or after the delay that was asked for, unless a batch is full."""
+        if self._is_due or not self._idle:
+            return
+        self._is_due = True
+        if self._batch_delay_s and self._rows < self._max_batch_rows:
+            self._loop.call_later(self._batch_delay_s, self._start)
+        else:
+            self._loop.call_soon(self._start)
+
+    def _start(self) -> None:
+        """Start runs while rows wait and a thread is free."""
+        self._is_due = False
+        while self._waiting and self._idle:
+            members = self._take()
+            if not members:
                 continue
-            try:
-                await self._compute(batch)
-            except Exception as error:  # not the rows: the model's thread, or the code around it
-                self._restart(batch, error)
+            run = _Run(members, self._clock())
+            for member in members:
+                self._metrics.phases["queue"].observe(run.started_s - member.joined_s)
+            self._metrics.batch_rows.observe(sum(len(member.x) for member in members))
+            worker = self._runs[run] = self._idle.pop()
+            worker.begin(run)
 
     def _take(self) -> list[_Member]:
         """The next batch, first come first served. Those past their deadline are told, not run."""
@@ -211,95 +289,106 @@ class _Lane:
                 continue
             batch.append(member)
             rows += len(member.x)
-        if not self._waiting:
-            self._arrived.clear()
         return batch
 
-    def _restart(self, batch: list[_Member], error: Exception) -> None:
-        """Tell the batch, take a new thread, go on: a queue nobody empties would be silent."""
-        logger.error("compute worker restarted", exc_info=error)
-        self._metrics.worker_restarts.inc()
-        self._thread.shutdown(wait=False, cancel_futures=True)
-        self._thread = self._new_thread()
-        self._computing = []
-        for member in batch:
-            if not member.answer.done():
-                member.answer.set_exception(error)
-
-    def _new_thread(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(1, thread_name_prefix=f"compute-{self._detector.name}")
-
-    async def _compute(self, batch: list[_Member]) -> None:
-        started = self._clock()
-        for member in batch:
-            self._metrics.phases["queue"].observe(started - member.joined_s)
-        self._metrics.batch_rows.observe(sum(len(member.x) for member in batch))
-        self._computing = batch
-        loop = asyncio.get_running_loop()
-        answers = await loop.run_in_executor(self._thread, _score, self._detector, batch)
-        self._computing = []
-        self._metrics.phases["compute"].observe(self._clock() - started)
-        for member, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, Scored):
-                self._metrics.observe_verdicts(answer.verdicts)
+    def _finish(self, run: _Run) -> None:
+        """Hand out the answers, take the thread back and go on."""
+        worker = self._runs.pop(run)
+        if self._is_stopped:
+            return
+        if run.failure is None:
+            self._metrics.phases["compute"].observe(self._clock() - run.started_s)
+            for verdicts in run.verdicts:
+                self._metrics.observe_verdicts(verdicts)
+        else:
+            logger.error("compute worker restarted", exc_info=run.failure)
+            self._metrics.worker_restarts.inc()
+            run.answers = [run.failure] * len(run.members)
+            worker.stop()
+            worker = self._new_worker()
+        for member, answer in zip(run.members, run.answers, strict=True):
             if member.answer.done():  # its caller left while the model ran
                 continue
             if isinstance(answer, Scored):
                 member.answer.set_result(answer)
             else:
                 member.answer.set_exception(answer)
+        self._idle.append(worker)
+        if self._waiting:
+            self._wake()
+        elif self.is_idle:
+            self._rest(self._detector)
+
+    def _new_worker(self) -> "_Worker":
+        return _Worker(self._detector, self._loop, self._finish)
 
     def _count(self, rows: int) -> None:
         self._rows += rows
         self._metrics.queue_rows.set(self._rows)
 
 
-def _score(detector: LoadedDetector, batch: list[_Member]) -> list[Scored | Exception]:
-    """One answer per member. Runs in the lane's thread.
+class _Worker:
+    """A thread that computes one run after another. It ends with the process, even in a run."""
+
+    def __init__(
+        self,
+        detector: LoadedDetector,
+        loop: asyncio.AbstractEventLoop,
+        finish: Callable[[_Run], None],
+    ) -> None:
+        self._runs: SimpleQueue[_Run | None] = SimpleQueue()
+        threading.Thread(
+            target=_work,
+            args=(self._runs, detector, loop, finish),
+            name=f"compute-{detector.name}",
+            daemon=True,
+        ).start()
+
+    def begin(self, run: _Run) -> None:
+        """Compute the run; `finish` is called with it on the loop."""
+        self._runs.put(run)
+
+    def stop(self) -> None:
+        """End the thread once it is free."""
+        self._runs.put(None)
+
+
+def _work(
+    runs: "SimpleQueue[_Run | None]",
+    detector: LoadedDetector,
+    loop: asyncio.AbstractEventLoop,
+    finish: Callable[[_Run], None],
+) -> None:
+    while (run := runs.get()) is not None:
+        try:
+            _score(detector, run, run.members)
+        except Exception as error:
+            run.failure = error
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(finish, run)
+
+
+def _score(detector: LoadedDetector, run: _Run, members: list[_Member]) -> None:
+    """One answer per member into the run. Runs in a worker's thread.
 
     When a batch fails its members run alone, so that only the one at fault sees the error.
     """
     try:
-        x = batch[0].x if len(batch) == 1 else np.concatenate([member.x for member in batch])
-        scored = detector.score(x, reconstruct=any(member.reconstruct for member in batch))
+        x = members[0].x if len(members) == 1 else np.concatenate([member.x for member in members])
+        scored = detector.score(x, reconstruct=any(member.reconstruct for member in members))
     except Exception as error:
-        if len(batch) == 1:
-            return [error]
-        return [answer for member in batch for answer in _score(detector, [member])]
-    answers: list[Scored | Exception] = []
+        if len(members) == 1:
+            run.answers.append(error)
+            return
+        for member in members:
+            _score(detector, run, [member])
+        return
     start = 0
-    for member in batch:
+    for member in members:
         stop = start + len(member.x)
-        answers.append(_sliced(scored, start, stop, reconstruct=member.reconstruct))
+        run.answers.append(scored.part(start, stop, reconstruct=member.reconstruct))
         start = stop
-    return answers
-
-
-def _sliced(scored: Scored, start: int, stop: int, *, reconstruct: bool) -> Scored:
-    v, r = scored.verdicts, scored.reconstruction
-    verdicts = Verdicts(
-        score=v.score[start:stop],
-        normalized_score=v.normalized_score[start:stop],
-        p_value=v.p_value[start:stop],
-        is_anomaly=v.is_anomaly[start:stop],
-    )
-    return Scored(verdicts, r[start:stop] if reconstruct and r is not None else None)
-
-
-def _joined(parts: list[Scored]) -> Scored:
-    if len(parts) == 1:
-        return parts[0]
-    verdicts = [part.verdicts for part in parts]
-    reconstructions = [part.reconstruction for part in parts if part.reconstruction is not None]
-    return Scored(
-        Verdicts(
-            score=np.concatenate([v.score for v in verdicts]),
-            normalized_score=np.concatenate([v.normalized_score for v in verdicts]),
-            p_value=np.concatenate([v.p_value for v in verdicts]),
-            is_anomaly=np.concatenate([v.is_anomaly for v in verdicts]),
-        ),
-        np.concatenate(reconstructions) if reconstructions else None,
-    )
+    run.verdicts.append(scored.verdicts)
 
 
 def _checked(x: NDArray[Any], spec: ImageInput | TableInput, *, most: int) -> NDArray[Any]:

@@ -1,8 +1,9 @@
 """The hot path: who is batched with whom, who is told what, and that answers are never mixed up."""
 
 import asyncio
+import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from .conftest import POISON, FakeRuntime, MakeDetector, rows
 
 FAR = 1e9
 SCORE_ONLY = ("score",)
+OTHER_STEPS = ("cancel", "swap", "hold", "free", "turn")
 
 
 def make_engine(**options: Any) -> Engine:
@@ -54,6 +56,21 @@ async def occupy(
     busy = ask(engine, detector, 0)
     await until(runtime.entered.is_set)
     return busy
+
+
+def compute_threads() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name == "compute-table"]
+
+
+@dataclass
+class Shifted(FakeRuntime):
+    """A later version, whose scores differ from the first one's by a fixed amount."""
+
+    by: float = 0.0
+
+    def run(self, x: NDArray[Any], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+        values = super().run(x, outputs)
+        return values | {"score": values["score"] + np.float32(self.by)}
 
 
 @settings(max_examples=40, deadline=None)
@@ -330,6 +347,109 @@ async def test_the_engine_counts_what_it_did(make_detector: MakeDetector) -> Non
     assert values == {"amiss_rows_total": 3, "amiss_anomalies_total": 1, "amiss_queue_rows": 0}
     assert metrics.registry.get_sample_value("amiss_batch_rows_sum", labels) == 3
     await engine.close()
+
+
+async def test_parallel_runs_share_one_queue(make_detector: MakeDetector) -> None:
+    """With two runs allowed a second batch starts while the first computes; a third waits."""
+    runtime = FakeRuntime()
+    engine, detector = make_engine(parallel_runs=2, max_batch_rows=1), make_detector(runtime)
+    first = await occupy(engine, detector, runtime)
+    others = [ask(engine, detector, i) for i in (1, 2)]
+    await until(lambda: len(runtime.calls) == 2)
+    await asyncio.sleep(0.02)
+    assert len(runtime.calls) == 2
+    runtime.free.set()
+    scores = [answer.verdicts.score.tolist() for answer in await asyncio.gather(first, *others)]
+    assert scores == [[0], [1], [2]]
+    await engine.close()
+
+
+async def test_a_run_that_does_not_come_back_is_named(make_detector: MakeDetector) -> None:
+    """Past the limit the engine says which detector stalls; when the run ends it is well again."""
+    runtime, now = FakeRuntime(), [100.0]
+    engine = make_engine(clock=lambda: now[0], stalled_after_s=4.0)
+    busy = await occupy(engine, make_detector(runtime), runtime)
+    now[0] = 103.9
+    engine.check_alive()
+    now[0] = 104.1
+    with pytest.raises(NotReady, match="table@1 has taken 4 s"):
+        engine.check_alive()
+    runtime.free.set()
+    await busy
+    engine.check_alive()
+    await engine.close()
+
+
+async def test_a_retired_detector_answers_those_who_have_it(make_detector: MakeDetector) -> None:
+    """Its threads end only when nobody waits; a request that joins after that is answered, too."""
+    runtime = FakeRuntime()
+    engine, detector = make_engine(), make_detector(runtime)
+    busy = await occupy(engine, detector, runtime)
+    waiting = ask(engine, detector, 1)
+    await asyncio.sleep(0)
+    engine.retire(detector)
+    runtime.free.set()
+    assert [(await a).verdicts.score.tolist() for a in (busy, waiting)] == [[0], [1]]
+    assert (await ask(engine, detector, 2)).verdicts.score.tolist() == [2]
+    await until(lambda: not compute_threads())
+    await engine.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("ask"), st.integers(1, 7)),
+            st.tuples(st.just("poison"), st.integers(1, 7)),
+            st.tuples(
+                st.sampled_from(["cancel", "swap", "hold", "free", "turn"]), st.integers(0, 9)
+            ),
+        ),
+        max_size=30,
+    ),
+    st.integers(1, 3),
+)
+def test_no_interleaving_mixes_answers_up(
+    make_detector: MakeDetector, script: list[tuple[str, int]], parallel_runs: int
+) -> None:
+    """Whoever comes, goes, fails or is swapped out meanwhile, each request gets its own rows'
+    answer from the version it asked, or its own error."""
+
+    async def play() -> None:
+        engine = make_engine(max_batch_rows=5, parallel_runs=parallel_runs)
+        runtimes = [FakeRuntime()]
+        detector = make_detector(runtimes[0])
+        asked: list[tuple[asyncio.Task[Scored], list[float]]] = []
+        for step, number in script:
+            if step in ("ask", "poison"):
+                first = [1000.0 * len(runtimes) + 10 * len(asked) + i for i in range(number)]
+                if step == "poison":
+                    first[-1] = POISON
+                asked.append((ask(engine, detector, *first), first))
+            elif step == "cancel" and asked:
+                asked[number % len(asked)][0].cancel()
+            elif step == "swap":
+                engine.retire(detector)
+                runtimes.append(Shifted(by=float(len(runtimes))))
+                detector = make_detector(runtimes[-1])
+            elif step == "hold":
+                runtimes[-1].free.clear()
+            elif step == "free":
+                runtimes[-1].free.set()
+            else:
+                await asyncio.sleep(0.001)
+        for runtime in runtimes:
+            runtime.free.set()
+        answers = await asyncio.gather(*(task for task, _ in asked), return_exceptions=True)
+        for answer, (task, first) in zip(answers, asked, strict=True):
+            if isinstance(answer, Scored):
+                version = 0.0 if first[0] < 2000 else float(int(first[0] // 1000) - 1)
+                assert answer.verdicts.score.tolist() == [value + version for value in first]
+            elif not task.cancelled():
+                assert POISON in first
+        await engine.close()
+
+    asyncio.run(play())
 
 
 async def test_a_worker_that_breaks_is_replaced(make_detector: MakeDetector) -> None:
