@@ -52,12 +52,12 @@ format: setup ## Format and mend what can be mended
 
 proto: .venv-proto/.ready ## Generate the stubs from proto/
 	@PATH=$$PWD/.venv-proto/bin:$$PATH python -m grpc_tools.protoc -I proto --python_out=proto \
-	  --pyi_out=proto --grpc_python_out=proto --mypy_grpc_out=quiet:proto proto/amiss/v1/*.proto
+	  --pyi_out=proto --grpc_python_out=proto --mypy_grpc_out=quiet:proto proto/amiss/*/*.proto
 
 proto-check: .venv-proto/.ready
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
 	PATH=$$PWD/.venv-proto/bin:$$PATH python -m grpc_tools.protoc -I proto --python_out=$$out \
-	  --pyi_out=$$out --grpc_python_out=$$out --mypy_grpc_out=quiet:$$out proto/amiss/v1/*.proto && \
+	  --pyi_out=$$out --grpc_python_out=$$out --mypy_grpc_out=quiet:$$out proto/amiss/*/*.proto && \
 	for file in $$(cd $$out && find . -type f); do cmp -s $$out/$$file proto/$$file || \
 	  { echo "proto/$$file is stale; run: make proto" >&2; exit 1; }; done
 

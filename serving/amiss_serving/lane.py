@@ -1,0 +1,300 @@
+"""One detector's queue and the threads that run its model: the second half of the hot path."""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amiss_export.decision import Verdicts
+from amiss_serving.detector import LoadedDetector, Scored, joined
+from amiss_serving.errors import DeadlineExceeded, NotReady, QueueFull
+from amiss_serving.metrics import ModelMetrics
+
+Result = Scored | Exception
+Done = Callable[[Result], None]
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """Whom to tell, and the answers to its batch-sized parts as they come."""
+
+    done: Done
+    deadline_s: float
+    answers: list[Scored | None]
+    members: "list[_Member]" = field(default_factory=list)
+    is_over: bool = False  # answered, failed or cancelled: guarded by the lane's lock
+
+    def scored(self) -> Scored | None:
+        """The whole answer, once every part has come."""
+        parts = [answer for answer in self.answers if answer is not None]
+        if len(parts) < len(self.answers):
+            return None
+        return parts[0] if len(parts) == 1 else joined(parts)
+
+
+@dataclass(eq=False, slots=True)
+class _Member:
+    """One request's rows, or a batch-sized part of them."""
+
+    request: Request
+    part: int
+    x: NDArray[Any]
+    reconstruct: bool
+    joined_s: float
+
+
+@dataclass(eq=False, slots=True)
+class _Run:
+    """One run of the model: for whom, since when, and what came of it."""
+
+    members: list[_Member]
+    started_s: float
+    answers: list[Result] = field(default_factory=list)
+    verdicts: list[Verdicts] = field(default_factory=list)  # of all its rows, for the metrics
+
+
+class Lane:
+    """One detector's queue, bounded in rows, and the threads that run its model."""
+
+    def __init__(
+        self,
+        detector: LoadedDetector,
+        metrics: ModelMetrics,
+        *,
+        max_batch_rows: int,
+        batch_delay_s: float,
+        max_queue_rows: int,
+        parallel_runs: int,
+        clock: Callable[[], float],
+        rest: Callable[[LoadedDetector], None],
+    ) -> None:
+        self._detector = detector
+        self._metrics = metrics
+        self._max_batch_rows = max_batch_rows
+        self._batch_delay_s = batch_delay_s
+        self._max_queue_rows = max_queue_rows
+        self._clock = clock
+        self._rest = rest
+        self._lock = threading.Lock()
+        self._waiting: OrderedDict[_Member, None] = OrderedDict()  # a queue one can leave in O(1)
+        self._rows = 0
+        self._runs: set[_Run] = set()
+        self._is_stopped = False
+        self._bell: SimpleQueue[None] = SimpleQueue()  # one ring wakes one thread
+        self._is_full = threading.Event()
+        self._idle = self._threads = parallel_runs
+        metrics.queue_rows.set_function(lambda: self._rows)
+        for _ in range(parallel_runs):
+            # A daemon, because a model that never comes back must not keep the process alive.
+            threading.Thread(
+                target=self._work, name=f"compute-{detector.name}", daemon=True
+            ).start()
+
+    def join(self, request: Request, parts: Sequence[NDArray[Any]], *, reconstruct: bool) -> bool:
+        """Queue all parts or none; False when the lane has ended. Raises QueueFull."""
+        n, now = sum(map(len, parts)), self._clock()
+        members = [_Member(request, i, part, reconstruct, now) for i, part in enumerate(parts)]
+        request.members = members
+        with self._lock:
+            if self._is_stopped:
+                return False
+            if self._rows + n > self._max_queue_rows:
+                raise QueueFull(
+                    f"detector {self._detector.name!r} has {self._rows} rows waiting and takes "
+                    f"{self._max_queue_rows}; {n} more do not fit now, try again in a moment"
+                )
+            for member in members:
+                self._waiting[member] = None
+            self._rows += n
+            self._ring()
+        return True
+
+    def leave(self, request: Request) -> None:
+        """Forget a request whose caller no longer waits, whatever state it is in."""
+        with self._lock:
+            request.is_over = True
+            self._drop(request)
+        self._rest(self._detector)
+
+    def expire(self) -> None:
+        """Tell those whose deadline has passed."""
+        now = self._clock()
+        with self._lock:
+            computing = (member for run in self._runs for member in run.members)
+            late = {
+                member.request
+                for member in (*self._waiting, *computing)
+                if member.request.deadline_s <= now and not member.request.is_over
+            }
+            for request in late:
+                request.is_over = True
+                self._drop(request)
+        error = DeadlineExceeded("the deadline passed before the rows were scored")
+        self._tell([(request, error) for request in late])
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no rows wait and none are computed."""
+        return not self._waiting and not self._runs
+
+    def longest_run_s(self) -> float:
+        """How long the run that began first has taken until now; 0 without any."""
+        with self._lock:
+            return max((self._clock() - run.started_s for run in self._runs), default=0.0)
+
+    def stop_if_idle(self) -> bool:
+        """Whether nobody waited, so that the threads end."""
+        with self._lock:
+            if not self.is_idle:
+                return False
+            self._end()
+            return True
+
+    def stop(self) -> None:
+        """End the threads; whoever still waits is told."""
+        with self._lock:
+            members = (*self._waiting, *(m for run in self._runs for m in run.members))
+            left = {member.request for member in members if not member.request.is_over}
+            for request in left:
+                request.is_over = True
+                self._drop(request)
+            self._end()
+        error = NotReady("the service stopped before the rows were scored")
+        self._tell([(request, error) for request in left])
+
+    def _end(self) -> None:
+        self._is_stopped = True
+        for _ in range(self._threads):
+            self._bell.put(None)
+
+    def _ring(self) -> None:
+        """Wake a thread if one sleeps. With the lock held."""
+        if self._rows >= self._max_batch_rows:
+            self._is_full.set()
+        if self._idle:
+            self._idle -= 1
+            self._bell.put(None)
+
+    def _drop(self, request: Request) -> None:
+        for member in request.members:
+            if member in self._waiting:
+                del self._waiting[member]
+                self._rows -= len(member.x)
+
+    def _work(self) -> None:
+        """The life of one thread: sleep, compute until nothing waits, sleep again."""
+        while True:
+            self._bell.get()
+            while (run := self._begin()) is not None:
+                try:
+                    _score(self._detector, run, run.members)
+                except Exception as error:  # not of the rows: of the code around the model
+                    logger.exception("compute worker restarted")
+                    self._metrics.worker_restarts.inc()
+                    run.answers, run.verdicts = [error] * len(run.members), []
+                self._finish(run)
+            if self._is_stopped:
+                return
+
+    def _begin(self) -> _Run | None:
+        """The next run; None, and one more idle thread, when nothing waits."""
+        if self._batch_delay_s:
+            self._is_full.wait(self._batch_delay_s)
+        with self._lock:
+            run = _Run([], self._clock())
+            late = self._take(run)
+            if run.members:
+                self._runs.add(run)
+                if self._waiting:
+                    self._ring()
+            else:
+                self._idle += 1
+        error = DeadlineExceeded("the deadline passed in the queue")
+        self._tell([(request, error) for request in late])
+        if not run.members:
+            return None
+        for member in run.members:
+            self._metrics.phases["queue"].observe(run.started_s - member.joined_s)
+        return run
+
+    def _take(self, run: _Run) -> list[Request]:
+        """Fill the run, first come first served; whose deadline has passed is returned instead."""
+        late: list[Request] = []
+        rows = 0
+        self._is_full.clear()
+        while self._waiting:
+            member = next(iter(self._waiting))
+            if rows + len(member.x) > self._max_batch_rows:
+                break
+            if member.request.deadline_s <= run.started_s:
+                member.request.is_over = True
+                self._drop(member.request)
+                late.append(member.request)
+                continue
+            del self._waiting[member]
+            self._rows -= len(member.x)
+            run.members.append(member)
+            rows += len(member.x)
+        return late
+
+    def _finish(self, run: _Run) -> None:
+        """Count the run and hand out its answers."""
+        rows = sum(len(member.x) for member in run.members)
+        self._metrics.observe_run(rows, self._clock() - run.started_s)
+        for verdicts in run.verdicts:
+            self._metrics.observe_verdicts(verdicts)
+        told: list[tuple[Request, Result]] = []
+        with self._lock:
+            self._runs.discard(run)
+            for member, answer in zip(run.members, run.answers, strict=True):
+                request = member.request
+                if request.is_over:  # its caller left while the model ran, or a part failed
+                    continue
+                if isinstance(answer, Scored):
+                    request.answers[member.part] = answer
+                result = answer if isinstance(answer, Exception) else request.scored()
+                if result is not None:
+                    request.is_over = True
+                    self._drop(request)
+                    told.append((request, result))
+        self._tell(told)
+        if self.is_idle:
+            self._rest(self._detector)
+
+    def _tell(self, told: Sequence[tuple[Request, Result]]) -> None:
+        """Call back without the lock: who is called may well submit again."""
+        for request, result in told:
+            try:
+                request.done(result)
+            except Exception:  # one door's mistake must not take the thread from all the others
+                logger.exception("an answer could not be handed out")
+
+
+def _score(detector: LoadedDetector, run: _Run, members: list[_Member]) -> None:
+    """One answer per member into the run.
+
+    When a batch fails its members run alone, so that only the one at fault sees the error.
+    """
+    try:
+        x = members[0].x if len(members) == 1 else np.concatenate([member.x for member in members])
+        scored = detector.score(x, reconstruct=any(member.reconstruct for member in members))
+    except Exception as error:
+        if len(members) == 1:
+            run.answers.append(error)
+            return
+        for member in members:
+            _score(detector, run, [member])
+        return
+    start = 0
+    for member in members:
+        stop = start + len(member.x)
+        run.answers.append(scored.part(start, stop, reconstruct=member.reconstruct))
+        start = stop
+    run.verdicts.append(scored.verdicts)
