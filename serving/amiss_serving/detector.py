@@ -1,5 +1,6 @@
 """A bundle that is ready to score: its graph in a runtime, and the rule that makes verdicts."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,20 +9,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amiss_export.bundle import ONNX, Bundle, ImageInput, TableInput, read_bundle, read_labels
+from amiss_export.bundle import Bundle, ImageInput, TableInput, read_bundle, read_labels
 from amiss_export.decision import DecisionRule, Verdicts
 from amiss_export.errors import AmissError, BundleRefused
-from amiss_serving.runtimes import OnnxRuntime, Runtime
+from amiss_serving.runtimes import DEFAULTS, Runtime, RuntimeOptions, open_runtime
 
 SCORE, RECONSTRUCTION = "score", "reconstruction"
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Verdicts for n rows; reconstruction (n, ...) float32 when it was asked for."""
+    """Verdicts for n rows; reconstruction (n, ...) float32 when it was asked for.
+
+    ran_s: moments, as of time.monotonic, at which the model's run for them began and ended.
+    """
 
     verdicts: Verdicts
     reconstruction: NDArray[np.float32] | None
+    ran_s: tuple[float, float]
 
     def part(self, start: int, stop: int, *, reconstruct: bool) -> "Scored":
         """Rows start to stop; the reconstruction is left out unless reconstruct."""
@@ -32,7 +37,8 @@ class Scored:
             p_value=v.p_value[start:stop],
             is_anomaly=v.is_anomaly[start:stop],
         )
-        return Scored(verdicts, r[start:stop] if reconstruct and r is not None else None)
+        rows = r[start:stop] if reconstruct and r is not None else None
+        return Scored(verdicts, rows, self.ran_s)
 
 
 def joined(parts: Sequence[Scored]) -> Scored:
@@ -47,6 +53,7 @@ def joined(parts: Sequence[Scored]) -> Scored:
             is_anomaly=np.concatenate([v.is_anomaly for v in verdicts]),
         ),
         np.concatenate(reconstructions) if reconstructions else None,
+        (min(part.ran_s[0] for part in parts), max(part.ran_s[1] for part in parts)),
     )
 
 
@@ -73,8 +80,10 @@ class LoadedDetector:
 
     def score(self, x: NDArray[Any], *, reconstruct: bool = False) -> Scored:
         """Verdicts for one checked batch x: uint8 (n, c, h, w) or float32 (n, d). Blocks."""
+        began_s = time.monotonic()
         values = self.run(x, (SCORE, RECONSTRUCTION) if reconstruct else (SCORE,))
-        return Scored(self.rule(values[SCORE]), values.get(RECONSTRUCTION))
+        verdicts = self.rule(values[SCORE])
+        return Scored(verdicts, values.get(RECONSTRUCTION), (began_s, time.monotonic()))
 
     def run(self, x: NDArray[Any], outputs: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
         """The graph's own outputs. Raises AmissError when one is not float32 of the right shape."""
@@ -90,36 +99,38 @@ class LoadedDetector:
 
 
 def load_detector(
-    models: Path, name: str, version: int, *, device: str = "auto", threads: int = 1
+    models: Path, name: str, version: int, *, options: RuntimeOptions = DEFAULTS
 ) -> LoadedDetector:
-    """The detector of a bundle, checked file by file and by one run.
+    """The detector of a bundle, checked file by file, tried and warmed up.
 
-    Raises BundleNotFound and BundleRefused.
+    Raises BundleNotFound and BundleRefused, and BadInput for options that do not fit this machine.
     """
     bundle = read_bundle(models, name, version)
     detector = LoadedDetector(
         bundle=bundle,
-        runtime=OnnxRuntime(bundle.read(ONNX), device=device, threads=threads),
+        runtime=open_runtime(bundle, options),
         rule=DecisionRule(bundle.manifest.decision, bundle.calibration),
         labels=tuple(sorted(k for k, v in read_labels(models, name).items() if v == version)),
     )
-    _try_one_row(detector)
+    for n in sorted({1, *options.warm_up_rows}):
+        _try(detector, n)
     return detector
 
 
-def _try_one_row(detector: LoadedDetector) -> None:
-    """Run the graph once: one that does not fit its manifest is refused here, not at a caller."""
+def _try(detector: LoadedDetector, n: int) -> None:
+    """Run the graph on n rows: what memory and plans it needs for them is made here, not while a
+    caller waits, and one that does not fit its manifest is refused."""
     spec = detector.spec
-    row: NDArray[Any]
+    rows: NDArray[Any]
     if isinstance(spec, ImageInput):
-        row = np.zeros((1, spec.channels, spec.height, spec.width), np.uint8)
+        rows = np.zeros((n, spec.channels, spec.height, spec.width), np.uint8)
     else:
-        row = np.zeros((1, len(spec.columns)), np.float32)
+        rows = np.zeros((n, len(spec.columns)), np.float32)
     try:
-        detector.run(row, (SCORE,))
-        detector.run(row, (SCORE, RECONSTRUCTION))
-    except Exception as error:  # ONNX Runtime has no common base class
+        detector.run(rows, (SCORE,))
+        detector.run(rows, (SCORE, RECONSTRUCTION))
+    except Exception as error:  # the runtimes have no common base class
         raise BundleRefused(
-            f"{detector.bundle.path}: {ONNX} does not take {row.dtype} {row.shape}, as the "
+            f"{detector.bundle.path}: the graph does not take {rows.dtype} {rows.shape}, as the "
             f"manifest says: {error}"
         ) from error

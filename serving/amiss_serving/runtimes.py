@@ -1,135 +1,94 @@
-"""What runs a bundle's graph. ONNX Runtime on a CUDA device when there is one, else on the CPU."""
+"""What runs a bundle's graph, and the one place that knows which runtimes there are."""
 
-import ctypes
-import re
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
-from amiss_export.errors import BadInput, BundleRefused
-from amiss_export.onnx_runtime import onnxruntime
-from amiss_serving.graphs import identity_graph, keep_outputs, parse_graph
+from amiss_export.bundle import ONNX, TORCHSCRIPT, Bundle
+from amiss_export.errors import BadInput
+from amiss_serving import onnx_runtime
+from amiss_serving.devices import Device
+from amiss_serving.onnx_runtime import OnnxRuntime
 
-CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-_DEVICE = re.compile(r"cpu|cuda:([0-9])")
-_FATAL_ONLY = 4  # its errors reach us as exceptions; its own lines are not JSON
+RuntimeKind = Literal["onnx", "torchscript"]
 
 
 class Runtime(Protocol):
-    """A loaded graph. device: 'cpu' or 'cuda:0'."""
+    """A loaded graph. device: 'cpu' or 'cuda:0'. Threads may share it."""
 
     device: str
 
     def run(self, x: NDArray[Any], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-        """The named outputs for a batch x (n, ...), each (n, ...); the others are not computed."""
+        """The named outputs for a batch x (n, ...), each (n, ...)."""
 
 
 @dataclass(frozen=True)
-class Device:
-    """Where models run: name 'cpu' or 'cuda:0', and why, for the one log line."""
+class RuntimeOptions:
+    """How graphs are run.
 
-    name: str
-    reason: str = ""
+    kind: 'onnx' or 'torchscript'. device: 'auto' (CUDA when there is a device that works, else the
+    CPU), 'cpu' or 'cuda:0'. threads: CPU threads inside one run. gpu_mem_limit_bytes: most that
+    one session of ONNX Runtime may take of a CUDA device, and a bundle has two, its score alone
+    and all of it; None is no limit. provider_options: of its CUDA provider, as it spells them.
+    warm_up_rows: batch sizes run once at load, for each set of outputs, beside the one row that
+    every bundle is tried with.
+    """
 
-    def __str__(self) -> str:
-        return f"device {self.name} ({self.reason})" if self.reason else f"device {self.name}"
-
-
-class OnnxRuntime(Runtime):
-    """A graph in ONNX Runtime, loaded from bytes only: it can read no other file."""
-
-    def __init__(self, model: bytes, *, device: str = "auto", threads: int = 1) -> None:
-        """Raises BundleRefused for a graph that is unsafe or cannot be loaded, BadInput for a
-        device that is not there."""
-        parse_graph(model)
-        self.device = choose_device(device).name
-        self._model = model
-        self._threads = threads
-        self._whole = _open(model, device=self.device, threads=threads)
-        self._sessions: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
-
-    def run(self, x: NDArray[Any], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-        session = self._sessions.get(outputs)
-        if session is None:
-            session = self._sessions[outputs] = self._session(outputs)
-        return dict(zip(outputs, session.run(list(outputs), {"x": x}), strict=True))
-
-    def _session(self, outputs: tuple[str, ...]) -> onnxruntime.InferenceSession:
-        """A session that computes only what these outputs need; the whole one if that is all."""
-        whole = parse_graph(self._model)
-        part = keep_outputs(whole, outputs)
-        if len(part.graph.node) == len(whole.graph.node):
-            return self._whole
-        return _open(part.SerializeToString(), device=self.device, threads=self._threads)
+    kind: RuntimeKind = "onnx"
+    device: str = "auto"
+    threads: int = 1
+    gpu_mem_limit_bytes: int | None = None
+    provider_options: dict[str, str] = field(default_factory=dict)
+    warm_up_rows: tuple[int, ...] = ()
 
 
-def choose_device(asked: str) -> Device:
-    """The device for 'auto', 'cpu' or 'cuda:0'. Raises BadInput when it is not there."""
-    if asked == "auto":
-        return _best_device()
-    match = _DEVICE.fullmatch(asked)
-    if match is None:
-        raise BadInput(f"device must be auto, cpu or cuda:0, got {asked!r}")
-    if asked == "cpu":
-        return Device("cpu")
-    there = _cuda_device_count()
-    if int(match[1]) >= there:
-        raise BadInput(f"device {asked!r} asked for, but there are {there} CUDA devices; use auto")
-    return Device(asked)
+DEFAULTS = RuntimeOptions()
 
 
-def _best_device() -> Device:
-    if _cuda_device_count() == 0:
-        return Device("cpu", "no CUDA device")
-    try:  # a driver and a device are not yet CUDA and cuDNN libraries of the right version
-        _open(identity_graph().SerializeToString(), device="cuda:0", threads=1)
-    except BadInput:
-        return Device("cpu", "a CUDA device, but ONNX Runtime cannot use it")
-    return Device("cuda:0")
+def open_runtime(bundle: Bundle, options: RuntimeOptions) -> Runtime:
+    """The bundle's graph, ready to run.
 
-
-def _open(model: bytes, *, device: str, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _FATAL_ONLY
-    options.enable_mem_pattern = False  # patterns are planned for one batch size; ours vary
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers: list[Any] = [CPU]
-    if device != "cpu":
-        onnxruntime.preload_dlls()
-        providers.insert(0, (CUDA, _cuda_options(device)))
-    try:
-        session = onnxruntime.InferenceSession(model, options, providers=providers)
-    except Exception as error:  # ONNX Runtime has no common base class
-        raise BundleRefused(f"ONNX Runtime cannot load model.onnx: {error}") from error
-    if device != "cpu" and CUDA not in session.get_providers():
-        raise BadInput(
-            f"device {device!r} asked for, but ONNX Runtime fell back to the CPU; install the "
-            "CUDA and cuDNN libraries it needs (pip install 'onnxruntime-gpu[cuda,cudnn]')"
+    Raises BundleRefused for a graph that cannot be loaded, BadInput for options that do not go
+    together with this machine or with each other.
+    """
+    own = dict(options.provider_options)
+    if options.gpu_mem_limit_bytes is not None:
+        own = {"gpu_mem_limit": str(options.gpu_mem_limit_bytes), **own}
+    if options.kind == "onnx":
+        return OnnxRuntime(
+            bundle.read(ONNX),
+            device=options.device,
+            threads=options.threads,
+            provider_options=own,
         )
-    return session
+    if own:
+        raise BadInput(
+            f"runtime 'torchscript' takes no provider options, got {', '.join(own)}; they are ONNX "
+            "Runtime's, for CUDA"
+        )
+    runtime: Runtime = _torchscript().TorchScriptRuntime(
+        bundle.read(TORCHSCRIPT), device=options.device, threads=options.threads
+    )
+    return runtime
 
 
-def _cuda_options(device: str) -> dict[str, str]:
-    return {
-        "device_id": device.removeprefix("cuda:"),
-        "arena_extend_strategy": "kSameAsRequested",  # the default doubles and never shrinks
-        "cudnn_conv_algo_search": "HEURISTIC",  # the default tries all for every new batch size
-        "use_tf32": "0",  # ten bits of mantissa would move scores beyond the parity we promise
-    }
+def choose_device(asked: str, kind: RuntimeKind = "onnx") -> Device:
+    """The device for 'auto', 'cpu' or 'cuda:0'. Raises BadInput when it is not there."""
+    if kind == "onnx":
+        return onnx_runtime.choose_device(asked)
+    device: Device = _torchscript().choose_device(asked)
+    return device
 
 
-def _cuda_device_count() -> int:
-    """Devices that both the driver and this ONNX Runtime build can see."""
-    if CUDA not in onnxruntime.get_available_providers():
-        return 0
+def _torchscript() -> ModuleType:
+    """The module that needs torch, which serving does without unless it is asked for."""
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
+        from amiss_serving import torchscript  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            f"runtime 'torchscript' needs {error.name}, which is not installed; pip install "
+            "'amiss[torchscript]', or use runtime 'onnx'"
+        ) from error
+    return torchscript

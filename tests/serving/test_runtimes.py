@@ -1,74 +1,70 @@
-"""ONNX Runtime as we use it: right numbers, nothing computed in vain, honest about devices."""
+"""The runtimes side by side: what each takes, and that threads may share one."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import get_args
 
 import numpy as np
 import pytest
-from onnx import helper, numpy_helper
 
-from amiss_export.errors import BadInput, BundleRefused
-from amiss_serving.runtimes import OnnxRuntime, choose_device
-from bundle_factory import normal_rows, table_graph, table_scores
-
-
-def test_bytes_that_are_no_graph_are_refused() -> None:
-    """Garbage is refused as such, not a crash of a parser."""
-    with pytest.raises(BundleRefused, match="no ONNX graph"):
-        OnnxRuntime(b"\xff\xff\xff garbage", device="cpu")
+from amiss_export.bundle import Bundle, read_bundle
+from amiss_export.errors import BadInput
+from amiss_serving.runtimes import RuntimeKind, RuntimeOptions, choose_device, open_runtime
+from amiss_serving.settings import RUNTIMES
+from bundle_factory import normal_rows, table_scores
+from torchscript_bundles import table_with_torchscript
 
 
-def test_a_graph_that_cannot_run_is_refused() -> None:
-    """A graph with an operator that nobody knows is refused with ONNX Runtime's reason."""
-    model = table_graph(3)
-    model.graph.node[0].op_type = "Nonesuch"
-    with pytest.raises(BundleRefused, match="Nonesuch"):
-        OnnxRuntime(model.SerializeToString(), device="cpu")
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    models = tmp_path_factory.mktemp("models")
+    return read_bundle(models, "table", table_with_torchscript(models))
 
 
-def test_scores_equal_the_formula() -> None:
-    """The runtime's scores equal the same formula written in numpy."""
-    x = normal_rows(64)
-    runtime = OnnxRuntime(table_graph(3).SerializeToString(), device="cpu")
-    got = runtime.run(x, ("score", "reconstruction"))
-    np.testing.assert_allclose(got["score"], table_scores(x), rtol=1e-6)
-    np.testing.assert_array_equal(got["reconstruction"], np.tile(np.arange(3), (64, 1)))
+def test_the_settings_know_every_runtime() -> None:
+    """The names that a setting may have are the runtimes that there are."""
+    assert get_args(RuntimeKind) == RUNTIMES
 
 
-def test_an_output_nobody_asked_for_is_not_computed() -> None:
-    """With a reconstruction that always fails, the score alone still comes out."""
-    model = table_graph(3)
-    model.graph.initializer.append(numpy_helper.from_array(np.array([7, 7]), "wrong"))
-    model.graph.node[-1].CopyFrom(helper.make_node("Reshape", ["x", "wrong"], ["reconstruction"]))
-    runtime = OnnxRuntime(model.SerializeToString(), device="cpu")
-    x = normal_rows(5)
-    assert runtime.run(x, ("score",))["score"].shape == (5,)
-    with pytest.raises(Exception, match="Reshape"):
-        runtime.run(x, ("score", "reconstruction"))
+@pytest.mark.parametrize("kind", RUNTIMES)
+def test_threads_that_share_a_runtime_get_their_own_rows(bundle: Bundle, kind: RuntimeKind) -> None:
+    """Eight threads, 50 runs each of different rows and sizes: every score is of its own row."""
+    runtime = open_runtime(bundle, RuntimeOptions(kind=kind, device="cpu"))
+
+    def hammer(seed: int) -> bool:
+        for i in range(50):
+            x = normal_rows(1 + (seed + i) % 9, seed=1000 * seed + i)
+            outputs = ("score", "reconstruction") if i % 3 == 0 else ("score",)
+            got = runtime.run(x, outputs)["score"]
+            if not np.allclose(got, table_scores(x), rtol=1e-5):
+                return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(hammer, range(8)))
 
 
-def has_cuda() -> bool:
-    return choose_device("auto").name != "cpu"
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (RuntimeOptions(device="cpu", gpu_mem_limit_bytes=1000), "got gpu_mem_limit=1000"),
+        (RuntimeOptions(device="cpu", provider_options={"a": "b"}), "got a=b"),
+        (
+            RuntimeOptions(kind="torchscript", device="cpu", provider_options={"a": "b"}),
+            "'torchscript' takes no provider options, got a;",
+        ),
+    ],
+)
+def test_options_that_have_no_meaning_are_refused_by_name(
+    bundle: Bundle, options: RuntimeOptions, message: str
+) -> None:
+    """Memory limit and provider options are ONNX Runtime's on CUDA, and silent nowhere else."""
+    with pytest.raises(BadInput, match=message):
+        open_runtime(bundle, options)
 
 
-@pytest.mark.skipif(has_cuda(), reason="this machine has a CUDA device")
-def test_without_a_cuda_device_auto_is_the_cpu_and_cuda_is_refused() -> None:
-    """auto says in one line why it is the CPU; cuda:0 is an error, not a silent CPU."""
-    assert str(choose_device("auto")) == "device cpu (no CUDA device)"
-    with pytest.raises(BadInput, match="0 CUDA devices"):
-        OnnxRuntime(table_graph(3).SerializeToString(), device="cuda:0")
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not has_cuda(), reason="needs a CUDA device")
-def test_the_cuda_device_gives_the_same_scores() -> None:
-    """On the device the scores equal the CPU's to the parity we promise."""
-    x, model = normal_rows(64), table_graph(3).SerializeToString()
-    runtime = OnnxRuntime(model, device="cuda:0")
-    assert runtime.device == "cuda:0"
-    got = runtime.run(x, ("score",))["score"]
-    np.testing.assert_allclose(got, table_scores(x), rtol=1e-5)
-
-
+@pytest.mark.parametrize("kind", RUNTIMES)
 @pytest.mark.parametrize("device", ["gpu", "cuda", "cuda:", "CPU", "cuda:00", ""])
-def test_an_unknown_device_is_named(device: str) -> None:
+def test_an_unknown_device_is_named(device: str, kind: RuntimeKind) -> None:
     """A device other than auto, cpu and cuda:0 is refused, saying which there are."""
     with pytest.raises(BadInput, match="auto, cpu or cuda:0"):
-        choose_device(device)
+        choose_device(device, kind)
