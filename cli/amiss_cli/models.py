@@ -1,4 +1,4 @@
-"""`amiss models`: which bundles there are, whether they may be served, a new threshold for one."""
+"""`amiss models`: which bundles there are, whether they may be served, which version answers."""
 
 import argparse
 import json
@@ -44,7 +44,20 @@ def _parser() -> UsageParser:
     def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
         command = commands.add_parser(name, help=text, description=f"{text}.".capitalize())
         command.set_defaults(run=run)
-        command.add_argument(
+        where = command.add_mutually_exclusive_group()
+        if run in (_promote, _rollback):
+            where.add_argument(
+                "--address",
+                metavar="HOST:PORT",
+                help="ask a service at its gRPC address instead; it must run with "
+                "--repository-mode poll or explicit",
+            )
+            command.add_argument(
+                "--token-file",
+                type=Path,
+                help="file with the service's token (default: AMISS_TOKEN)",
+            )
+        where.add_argument(
             "--models",
             type=Path,
             default=Path("models"),
@@ -75,6 +88,13 @@ def _parser() -> UsageParser:
         help="hold the rate with this probability over the calibration draw, 0..1 "
         "(default: hold it on average)",
     )
+    promote = add("promote", _promote, "point a label at a version")
+    promote.add_argument("reference", metavar="NAME@VERSION|NAME@LABEL")
+    promote.add_argument(
+        "label", metavar="LABEL", help="stable: what NAME alone means; canary; ..."
+    )
+    rollback = add("rollback", _rollback, "point stable at the version it meant before")
+    rollback.add_argument("name", metavar="NAME")
     return parser
 
 
@@ -146,8 +166,23 @@ def _recalibrate(arguments: argparse.Namespace) -> int:
         f"(was {before.threshold:.6g} at {before.alarm_rate:g} in {name}@{version})"
     )
     if (stable := read_labels(models, name).get("stable")) is not None:
-        print(f"the label 'stable' still points at {name}@{stable}")
+        print(
+            f"the label 'stable' still points at {name}@{stable}; "
+            f"`amiss models promote {name}@{new} stable` moves it"
+        )
     return 0
+
+
+def _promote(arguments: argparse.Namespace) -> int:
+    from amiss_cli.promotion import promote_command
+
+    return promote_command(arguments)
+
+
+def _rollback(arguments: argparse.Namespace) -> int:
+    from amiss_cli.promotion import rollback_command
+
+    return rollback_command(arguments)
 
 
 def _entries(models: Path) -> Iterator[Entry]:
@@ -248,9 +283,10 @@ def _wanted(models: Path, reference: str | None) -> list[tuple[str, int]]:
 def _refusal(models: Path, name: str, version: int) -> str:
     """Why a service would refuse the bundle; empty when it would take it."""
     from amiss_serving.detector import load_detector
+    from amiss_serving.runtimes import RuntimeOptions
 
     try:
-        load_detector(models, name, version, device="cpu")
+        load_detector(models, name, version, options=RuntimeOptions(device="cpu"))
     except (BundleRefused, BundleNotFound, OSError) as error:
         return _one_line(error)
     return ""

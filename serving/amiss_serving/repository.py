@@ -1,129 +1,264 @@
-"""Which detectors are being served: what was on disk, what could be loaded, what was refused."""
+"""Which detectors are being served, and how that changes while they are.
 
+A change loads what is new in a thread while the old answers, then swaps in one assignment on the
+event loop: a request resolves one detector and keeps it to its end, so no answer mixes versions.
+"""
+
+import asyncio
 import logging
-import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal, TypeVar
+from weakref import WeakSet, WeakValueDictionary
 
-from amiss_export.bundle import VERSION_PATTERN, list_versions, read_labels
-from amiss_export.errors import BadInput, BundleRefused
+from amiss_export.bundle import NAME_PATTERN, list_versions
+from amiss_export.labels import Relabelled
 from amiss_serving.detector import LoadedDetector
-from amiss_serving.errors import DetectorNotFound
+from amiss_serving.errors import DetectorNotFound, LoadFailed, SwitchedOff
+from amiss_serving.promotion import Relabel, promote, roll_back
+from amiss_serving.versions import (
+    NOTHING,
+    Entry,
+    Load,
+    Refused,
+    Versions,
+    load_versions,
+    look,
+)
 
-STABLE = "stable"
+Mode = Literal["none", "poll", "explicit"]
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Refused:
-    """A bundle on disk that is not served, and why in one line."""
+class Swap:
+    """What has just changed for a name: detectors that now answer, and those that no longer do."""
 
     name: str
-    version: int
-    reason: str
-
-
-Load = Callable[[str, int], LoadedDetector]
+    added: tuple[LoadedDetector, ...]
+    retired: tuple[LoadedDetector, ...]
 
 
 class DetectorRepository:
     """The detectors being served, by name and version.
 
     For each name the newest version that loads, and every labelled one: a broken new version
-    leaves the one before it serving. `load` is how one is loaded; tests pass their own.
+    leaves the one before it serving. `load` is how one is loaded; tests pass their own. Changes of
+    one name wait for each other. Once begun they are finished, whatever becomes of the caller.
+
+    mode: 'none' serves what was there at start; 'poll' is for a task that calls `refresh`;
+    'explicit' takes `load` and `unload`. Promote and rollback need poll or explicit.
     """
 
-    def __init__(self, models: Path, load: Load) -> None:
+    def __init__(self, models: Path, load: Load, *, mode: Mode = "none") -> None:
+        self.mode = mode
+        self.listeners: list[Callable[[Swap], None]] = []  # called on the event loop
         self._models = models
-        self._load = load
-        self._loaded: dict[str, dict[int, LoadedDetector]] = {}
-        self._labels: dict[str, dict[str, int]] = {}
-        self.refused: list[Refused] = []
-        self.load_duration_s: dict[LoadedDetector, float] = {}
+        self._open = load
+        self._versions: dict[str, Versions] = {}
+        self._loading: set[tuple[str, int]] = set()
+        self._retired: WeakSet[LoadedDetector] = WeakSet()  # until the last request lets go
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._changes: set[asyncio.Task[object]] = set()
 
     def scan(self) -> None:
-        """Load what is on disk. Called once, before serving."""
-        for name, versions in list_versions(self._models).items():
+        """Load what is on disk. Blocks, and tells no listener: for use before serving."""
+        for name in list_versions(self._models):
+            self._put(load_versions(self._models, self._at(name), self._load))
+
+    async def refresh(self) -> None:
+        """Take over what has changed on disk since the last look; names that were unloaded stay so.
+
+        What goes wrong with one name is logged, and the others follow all the same.
+        """
+        there = await asyncio.to_thread(list_versions, self._models)
+        if self._versions and not there:  # rather a mount that is gone than everything deleted
+            logger.error("the models folder is empty or gone; what was loaded serves on")
+            return
+        for name in sorted({*there, *self._versions}):
             try:
-                self._labels[name] = read_labels(self._models, name)
-            except (BundleRefused, OSError) as error:  # nobody knows which version is wanted
-                self._refuse(name, versions[-1], error)
-                continue
-            self._load_name(name, versions)
+                await self._alone(name, partial(self._refresh, name))
+            except Exception:  # a device that is gone, a folder that cannot be read
+                logger.exception("refresh failed", extra={"fields": {"detector": name}})
+
+    async def load(self, name: str) -> list[LoadedDetector]:
+        """The detectors of the name after loading what is new or was refused or unloaded.
+
+        Raises SwitchedOff, DetectorNotFound, and LoadFailed when a wanted version does not load;
+        what can serve then serves.
+        """
+        self._check("explicit")
+        return await self._alone(self._known(name), partial(self._load_name, name))
+
+    async def unload(self, name: str) -> None:
+        """Stop serving the name; requests under way finish. Raises SwitchedOff, DetectorNotFound.
+
+        It is listed as unloaded until it is loaded or promoted again.
+        """
+        self._check("explicit")
+        await self._alone(self._known(name), partial(self._unload, name))
+
+    async def promote(self, name: str, version: str, label: str) -> Relabelled:
+        """Point a label at a version (number or label), after that version has loaded.
+
+        Raises SwitchedOff, BadInput for a label that cannot be one, DetectorNotFound, and
+        LoadFailed when the version does not load: then nothing has changed.
+        """
+        self._check("poll", "explicit")
+        relabel = partial(promote, version=version, label=label)
+        return await self._alone(self._known(name), partial(self._relabel, name, relabel))
+
+    async def rollback(self, name: str) -> Relabelled:
+        """Point 'stable' at what it meant before. Raises like `promote`; see labels.rollback."""
+        self._check("poll", "explicit")
+        return await self._alone(self._known(name), partial(self._relabel, name, roll_back))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is being served."""
+        return not any(versions.loaded for versions in self._versions.values())
 
     def detectors(self) -> list[LoadedDetector]:
         """Every detector being served, by name, then version."""
-        return [d for _, by_version in sorted(self._loaded.items()) for d in by_version.values()]
+        return [d for _, one in sorted(self._versions.items()) for d in one.detectors()]
 
     def answering(self) -> list[LoadedDetector]:
         """What answers for each name when no version is asked for; names without are left out."""
         found = []
-        for name in sorted(self._loaded):
+        for name in sorted(self._versions):
             with suppress(DetectorNotFound):
                 found.append(self.resolve(name))
         return found
 
+    @property
+    def refused(self) -> list[Refused]:
+        """Every bundle that could not be loaded, by name."""
+        return [r for _, one in sorted(self._versions.items()) for r in one.refused]
+
+    @property
+    def load_duration_s(self) -> dict[LoadedDetector, float]:
+        """Seconds it took to load each detector that is being served."""
+        every = [one for versions in self._versions.values() for one in versions.loaded.values()]
+        return {one.detector: one.load_s for one in every}
+
     def names(self) -> set[str]:
         """Every name on disk, served or refused."""
-        return set(self._loaded) | {refused.name for refused in self.refused}
+        return set(self._versions)
 
     def resolve(self, name: str, version: str = "") -> LoadedDetector:
         """The detector of a version number or label; empty: the one labelled 'stable', else newest.
 
-        Raises DetectorNotFound, saying what there is. A refused 'stable' is not replaced by another
-        version: that could be the one somebody rolled back.
+        Raises DetectorNotFound, saying what there is.
         """
-        loaded = self._loaded.get(name, {})
-        labels = self._labels.get(name, {})
-        if not loaded and not labels and all(refused.name != name for refused in self.refused):
-            have = ", ".join(sorted(self._loaded)) or "none"
+        versions = self._versions.get(name)
+        if versions is None:
+            have = ", ".join(sorted(n for n, v in self._versions.items() if v.loaded)) or "none"
             raise DetectorNotFound(f"no detector {name!r:.80}; being served: {have}")
-        wanted = version or (STABLE if STABLE in labels else str(max(loaded, default=0)))
-        number = labels.get(wanted) or (int(wanted) if VERSION_PATTERN.fullmatch(wanted) else 0)
-        if number in loaded:
-            return loaded[number]
-        why = "".join(
-            f"; version {r.version} was refused: {r.reason}"
-            for r in self.refused
-            if r.name == name and number in (0, r.version)
-        )
-        asked = f"version or label {wanted!r:.80}" if version or labels else "version"
-        raise DetectorNotFound(
-            f"detector {name!r} serves no {asked}{why}; being served: versions "
-            f"{sorted(loaded) or 'none'}, labels {labels or 'none'}"
-        )
+        return versions.resolve(version)
 
-    def _load_name(self, name: str, versions: list[int]) -> None:
-        for version in reversed(versions):  # down from the newest until one loads
-            if self._try(name, version):
-                break
-        for version in sorted(set(self._labels[name].values())):
-            seen = any(r.name == name and r.version == version for r in self.refused)
-            if version not in self._loaded.get(name, {}) and not seen:
-                self._try(name, version)
-        if name in self._loaded:
-            self._loaded[name] = dict(sorted(self._loaded[name].items()))
+    def index(self) -> list[Entry]:
+        """Every version there is, on disk or in memory, by name and version."""
+        known = [entry for versions in self._versions.values() for entry in versions.entries()]
+        leaving = [Entry(d.name, d.version, "UNLOADING") for d in self._retired]
+        coming = [Entry(name, version, "LOADING") for name, version in tuple(self._loading)]
+        ready = [entry for entry in known if entry.state == "READY"]
+        found = {(e.name, e.version): e for e in (*known, *leaving, *coming, *ready)}  # last wins
+        return [entry for _, entry in sorted(found.items())]
 
-    def _try(self, name: str, version: int) -> bool:
-        started = time.perf_counter()
+    def _check(self, *modes: Mode) -> None:
+        if self.mode not in modes:
+            raise SwitchedOff(
+                f"the service does not do this with --repository-mode {self.mode}; start it with "
+                f"--repository-mode {' or '.join(modes)}"
+            )
+
+    def _known(self, name: str) -> str:
+        """The name itself, when it is served or on disk. Raises DetectorNotFound."""
+        is_on_disk = NAME_PATTERN.fullmatch(name) and (self._models / name).is_dir()
+        if name not in self._versions and not is_on_disk:
+            self.resolve(name)
+        return name
+
+    def _at(self, name: str) -> Versions:
+        return self._versions.get(name) or Versions(name, NOTHING, {}, {})
+
+    async def _alone(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
+        """What work returns, after the changes of this name that began before."""
+        lock = self._locks.setdefault(name, asyncio.Lock())
+
+        async def run() -> T:
+            async with lock:
+                return await work()
+
+        task = asyncio.create_task(run())
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
+    async def _refresh(self, name: str) -> None:
+        before = self._at(name)
+        if before.is_unloaded or await asyncio.to_thread(look, self._models, name) == before.seen:
+            return
+        await self._reload(before)
+
+    async def _load_name(self, name: str) -> list[LoadedDetector]:
+        versions = await self._reload(self._at(name))
+        if versions.refused:
+            why = "; ".join(
+                f"version {r.version} was refused: {r.reason}" for r in versions.refused
+            )
+            serving = sorted(versions.loaded) or "none"
+            raise LoadFailed(f"detector {name!r}: {why}; being served: versions {serving}")
+        if not versions.loaded:
+            self.resolve(name)
+        return versions.detectors()
+
+    async def _unload(self, name: str) -> None:
+        seen = await asyncio.to_thread(look, self._models, name)
+        self._swap(replace(self._at(name), seen=seen, loaded={}, is_unloaded=True))
+
+    async def _relabel(self, name: str, relabel: Relabel) -> Relabelled:
+        relabelled, versions = await asyncio.to_thread(
+            relabel, self._models, self._at(name), self._load
+        )
+        self._swap(versions)
+        return relabelled
+
+    async def _reload(self, before: Versions) -> Versions:
+        versions = await asyncio.to_thread(load_versions, self._models, before, self._load)
+        self._swap(versions)
+        return versions
+
+    def _load(self, name: str, version: int) -> LoadedDetector:
+        """Runs in a thread; a set takes that."""
+        self._loading.add((name, version))
         try:
-            detector = self._load(name, version)
-        except BadInput:  # the device asked for, not the bundle
-            raise
-        except Exception as error:  # whatever is wrong with one bundle, the others serve
-            self._refuse(name, version, error)
-            return False
-        self.load_duration_s[detector] = time.perf_counter() - started
-        self._loaded.setdefault(name, {})[version] = detector
-        fields = {"detector": name, "version": version, "labels": detector.labels}
-        logger.info("detector loaded", extra={"fields": fields})
-        return True
+            return self._open(name, version)
+        finally:
+            self._loading.discard((name, version))
 
-    def _refuse(self, name: str, version: int, error: Exception) -> None:
-        # Callers see the reason: keep where the folder lies on this machine out of it.
-        reason = " ".join(str(error).replace(f"{self._models}/", "").split())
-        self.refused.append(Refused(name, version, reason))
-        fields = {"detector": name, "version": version, "reason": reason}
-        logger.error("bundle refused", extra={"fields": fields})
+    def _swap(self, versions: Versions) -> None:
+        swap = self._put(versions)
+        for listener in self.listeners:
+            listener(swap)
+
+    def _put(self, versions: Versions) -> Swap:
+        """What changes by this assignment, the one that makes newcomers find other detectors."""
+        name = versions.name
+        before, now = self._at(name).detectors(), versions.detectors()
+        if versions.seen.versions or versions.loaded:
+            self._versions[name] = versions
+        else:
+            self._versions.pop(name, None)
+        added = tuple(detector for detector in now if detector not in before)
+        swap = Swap(name, added, tuple(detector for detector in before if detector not in now))
+        self._retired.update(swap.retired)
+        for what, detectors in (("loaded", swap.added), ("retired", swap.retired)):
+            for detector in detectors:
+                fields = {"detector": name, "version": detector.version, "labels": detector.labels}
+                logger.info(f"detector {what}", extra={"fields": fields})
+        return swap

@@ -10,13 +10,16 @@ from amiss_export.errors import BundleNotFound, BundleRefused
 from amiss_serving.detector import LoadedDetector, load_detector
 from amiss_serving.errors import DetectorNotFound
 from amiss_serving.repository import DetectorRepository
+from amiss_serving.runtimes import RuntimeOptions
 from bundle_factory import image_graph, normal_rows, table_scores, write_image_bundle
 from bundle_factory import write_table_bundle as write
+
+CPU = RuntimeOptions(device="cpu")
 
 
 def scanned(models: Path) -> DetectorRepository:
     def load(name: str, version: int) -> LoadedDetector:
-        return load_detector(models, name, version, device="cpu")
+        return load_detector(models, name, version, options=CPU)
 
     repository = DetectorRepository(models, load)
     repository.scan()
@@ -125,18 +128,18 @@ def test_a_graph_that_does_not_fit_its_manifest_is_refused(tmp_path: Path) -> No
     """A table bundle with an image graph inside is refused at load, not at the first caller."""
     write(tmp_path, graph=image_graph())
     with pytest.raises(BundleRefused, match="does not take float32 \\(1, 3\\)"):
-        load_detector(tmp_path, "table", 1, device="cpu")
+        load_detector(tmp_path, "table", 1, options=CPU)
 
 
 def test_an_absent_version_is_not_found(tmp_path: Path) -> None:
     """Asking for a version that is not on disk says so."""
     with pytest.raises(BundleNotFound):
-        load_detector(tmp_path, "table", 1, device="cpu")
+        load_detector(tmp_path, "table", 1, options=CPU)
 
 
 def test_a_loaded_detector_scores_by_its_own_rule(tmp_path: Path) -> None:
     """Scores equal the formula; a row is an anomaly exactly when it lies above the threshold."""
-    detector = load_detector(tmp_path, "table", write(tmp_path), device="cpu")
+    detector = load_detector(tmp_path, "table", write(tmp_path), options=CPU)
     x = np.vstack([normal_rows(50, seed=1), 9 * normal_rows(50, seed=2)])
     scored = detector.score(x, reconstruct=True)
     np.testing.assert_allclose(scored.verdicts.score, table_scores(x), rtol=1e-6)

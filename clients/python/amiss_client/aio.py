@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 from numpy.typing import NDArray
 
+from amiss.v1 import model_pb2 as models
 from amiss.v1 import scoring_pb2 as pb
+from amiss.v1.model_pb2_grpc import ModelServiceStub
 from amiss.v1.scoring_pb2_grpc import ScoringServiceStub
 from amiss_client import messages
 from amiss_client.columns import Table
 from amiss_client.connection import Attempt, Connection
 from amiss_client.messages import ImageLike, Piece
-from amiss_client.results import DetectorInfo, RefusedBundle, Scores
+from amiss_client.results import DetectorInfo, LabelChange, RefusedBundle, Scores
 
 if TYPE_CHECKING:
+    from amiss.v1.model_pb2_grpc import ModelServiceAsyncStub
     from amiss.v1.scoring_pb2_grpc import ScoringServiceAsyncStub
 
     Call = grpc.aio.UnaryUnaryCall[pb.ScoreRequest, pb.ScoreResponse]
@@ -108,6 +111,21 @@ class AsyncClient:
         response = await self._ask(self._stub.GetDetector, request, timeout_s)
         return messages.detector_of(response.detector)
 
+    async def promote(
+        self, name: str, version: str | int, label: str, *, timeout_s: float | None = None
+    ) -> LabelChange:
+        """Point a label at a version (number or label), after the service has loaded it."""
+        request = models.PromoteRequest(name=name, version=str(version), label=label)
+        response = await self._ask(self._models.Promote, request, timeout_s)
+        return messages.label_change_of(response)
+
+    async def rollback(self, name: str, *, timeout_s: float | None = None) -> LabelChange:
+        """Point "stable" at the version it meant before. Not to be sent twice."""
+        response = await self._ask(
+            self._models.Rollback, models.RollbackRequest(name=name), timeout_s
+        )
+        return messages.label_change_of(response)
+
     async def close(self) -> None:
         """Close the channel; requests in flight are cancelled."""
         self._connection = replace(self._connection, is_open=False)
@@ -135,6 +153,10 @@ class AsyncClient:
     @cached_property
     def _stub(self) -> "ScoringServiceAsyncStub":
         return ScoringServiceStub(self._channel)
+
+    @cached_property
+    def _models(self) -> "ModelServiceAsyncStub":
+        return ModelServiceStub(self._channel)
 
     async def _score(self, pieces: Iterator[Piece], timeout_s: float | None) -> Scores:
         """All answers as one. The version that answers first answers for every row."""

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import grpc
 from numpy.typing import NDArray
 
+from amiss.v1 import model_pb2 as models
 from amiss.v1 import scoring_pb2 as pb
+from amiss.v1.model_pb2_grpc import ModelServiceStub
 from amiss.v1.scoring_pb2_grpc import ScoringServiceStub
 from amiss_client import messages
 from amiss_client.columns import Table
 from amiss_client.connection import Attempt, Connection
 from amiss_client.messages import ImageLike, Piece
-from amiss_client.results import DetectorInfo, RefusedBundle, Scores
+from amiss_client.results import DetectorInfo, LabelChange, RefusedBundle, Scores
 
 if TYPE_CHECKING:
     from grpc import _CallFuture
@@ -54,6 +56,7 @@ class Client:
             else grpc.secure_channel(address, credentials, options)
         )
         self._stub = ScoringServiceStub(self._channel)
+        self._models = ModelServiceStub(self._channel)
 
     def score_images(
         self,
@@ -114,6 +117,19 @@ class Client:
         request = pb.GetDetectorRequest(name=name, version=str(version))
         response = self._ask(self._stub.GetDetector, request, timeout_s)
         return messages.detector_of(response.detector)
+
+    def promote(
+        self, name: str, version: str | int, label: str, *, timeout_s: float | None = None
+    ) -> LabelChange:
+        """Point a label at a version (number or label), after the service has loaded it."""
+        request = models.PromoteRequest(name=name, version=str(version), label=label)
+        response = self._ask(self._models.Promote, request, timeout_s)
+        return messages.label_change_of(response)
+
+    def rollback(self, name: str, *, timeout_s: float | None = None) -> LabelChange:
+        """Point "stable" at the version it meant before. Not to be sent twice."""
+        response = self._ask(self._models.Rollback, models.RollbackRequest(name=name), timeout_s)
+        return messages.label_change_of(response)
 
     def close(self) -> None:
         """Close the channel; requests in flight are cancelled."""

@@ -12,6 +12,7 @@ import grpc
 from amiss_client.errors import REQUEST_ID, AmissClientError, Failure, InvalidInput, from_failure
 
 TOKEN_VARIABLE = "AMISS_TOKEN"  # noqa: S105 - the name of the variable, not a token
+UNIX = "unix:"
 RETRY_BUFFER_BYTES = 16 << 20  # a request that does not fit is sent once only
 
 # Scoring changes nothing, so asking twice is safe; UNAVAILABLE alone promises that a second try
@@ -53,9 +54,7 @@ class Connection:
     is_open: bool = True
 
     def __post_init__(self) -> None:
-        host, _, port = self.address.rpartition(":")
-        if not host or "//" in host or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise InvalidInput(f"address must be HOST:PORT, got {self.address!r}")
+        _check_address(self.address)
         for name in ("max_rows_per_request", "max_in_flight"):
             if getattr(self, name) < 1:
                 raise InvalidInput(f"{name} must be >= 1, got {getattr(self, name)}")
@@ -95,6 +94,14 @@ class Connection:
         if self.address.rsplit(":", 1)[0] in ("127.0.0.1", "localhost", "[::1]"):
             options.append(("grpc.enable_http_proxy", 0))  # a company proxy cannot reach loopback
         return options
+
+
+def _check_address(address: str) -> None:
+    if address.startswith(UNIX) and address != UNIX:
+        return
+    host, _, port = address.rpartition(":")
+    if not host or "//" in host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InvalidInput(f"address must be HOST:PORT or {UNIX}PATH, got {address!r}")
 
 
 def _check_token(token: str) -> None:

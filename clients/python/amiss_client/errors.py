@@ -34,7 +34,11 @@ class Unauthenticated(AmissClientError):
 
 
 class PermissionDenied(AmissClientError):
-    """The token is good, but not for this."""
+    """The token is good, but not for this, or the service was started without it."""
+
+
+class LoadFailed(AmissClientError):
+    """A version that was asked for cannot be loaded; what served before serves on."""
 
 
 class Overloaded(AmissClientError):
@@ -58,6 +62,7 @@ class ServerError(AmissClientError):
 CLASS_OF: dict[grpc.StatusCode, type[AmissClientError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
     grpc.StatusCode.NOT_FOUND: DetectorNotFound,
+    grpc.StatusCode.FAILED_PRECONDITION: LoadFailed,
     grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from amiss.v1 import model_pb2 as models
 from amiss.v1 import scoring_pb2 as pb
 from amiss_client.columns import Cells, Table, columns_of
 from amiss_client.errors import AmissClientError, InvalidInput, ServerError
@@ -16,6 +17,7 @@ from amiss_client.results import (
     ColumnSpec,
     DetectorInfo,
     ImageSpec,
+    LabelChange,
     RefusedBundle,
     Scores,
     TableSpec,
@@ -180,6 +182,11 @@ def detector_of(message: pb.Detector) -> DetectorInfo:
 def refused_of(messages: Iterable[pb.RefusedBundle]) -> list[RefusedBundle]:
     """The typed list of bundles that are not served."""
     return [RefusedBundle(m.name, m.version, m.reason) for m in messages]
+
+
+def label_change_of(message: models.PromoteResponse | models.RollbackResponse) -> LabelChange:
+    """What a promotion or rollback has changed."""
+    return LabelChange(message.version, message.version_before or None, dict(message.labels))
 
 
 _DATA_TYPES: dict[np.dtype[Any], pb.DataType] = {

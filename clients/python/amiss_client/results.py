@@ -129,3 +129,15 @@ class RefusedBundle:
     name: str
     version: int
     reason: str
+
+
+@dataclass(frozen=True)
+class LabelChange:
+    """A label that was moved: the version it means now, and before (None for none).
+
+    labels: every label of the detector, as they now stand.
+    """
+
+    version: int
+    version_before: int | None
+    labels: dict[str, int]
