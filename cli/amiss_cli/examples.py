@@ -8,6 +8,7 @@ from shlex import quote
 
 from amiss_serving.server import Addresses
 from amiss_serving.settings import Settings
+from amiss_serving.sockets import UNIX
 
 EXAMPLES = Path("report/examples")
 
@@ -45,12 +46,14 @@ def _token_lines(settings: Settings) -> list[str]:
 
 def _curl(name: str, file: Path, http: str, closed: bool) -> str:
     token = '-H "Authorization: Bearer $AMISS_TOKEN" ' if closed else ""
-    url = f"http://{http}/v1/detectors/{name}:score"
+    path = http.removeprefix(UNIX)
+    where, host = ("", http) if path == http else (f"--unix-socket {quote(path)} ", "localhost")
+    url = f"http://{host}/v1/detectors/{name}:score"
     if file.suffix == ".json":
         body = f"-H 'Content-Type: application/json' --data {quote(f'@{file}')}"
     else:
         body = f"-F {quote(f'images=@{file}')}"
-    return f"curl -s {token}{body} {url}"
+    return f"curl -s {where}{token}{body} {url}"
 
 
 def _python() -> str:

@@ -51,6 +51,15 @@ async def paste(text: str, token: str | None = None) -> str:
     return result.stdout
 
 
+async def test_unix_sockets_are_asked_as_pasted(settings: Settings, tmp_path: Path) -> None:
+    """With sockets in the place of ports the printed lines get the same verdicts."""
+    sockets = {"http_socket": str(tmp_path / "h t.sock"), "grpc_socket": str(tmp_path / "g.sock")}
+    async with serving(replace(settings, **sockets)) as at:
+        answered = await paste(examples(settings, at))
+    assert answered.count('"is_anomaly":') == 2
+    assert "Verdict(" in answered
+
+
 async def test_the_lines_are_answered_as_pasted(settings: Settings) -> None:
     """One curl line per detector and a snippet of five lines of Python, each with a verdict."""
     async with serving(settings) as at:
