@@ -12,10 +12,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("amiss_cli.evaluate", "measure a bundle on labelled data, beside simple peers"),
     "sample": ("amiss_cli.sample", "draw what a bundle believes normal looks like"),
     "score": ("amiss_cli.score", "score a file or a folder, offline or against a service"),
-    "models": ("amiss_cli.models", "list, show, verify and recalibrate bundles"),
+    "models": (
+        "amiss_cli.models",
+        "list, verify and recalibrate bundles, promote and roll back",
+    ),
     "serve": ("amiss_cli.serve", "answer over gRPC and HTTP"),
+    "bench": ("amiss_cli.bench", "measure which settings of serve suit a bundle on this machine"),
 }
-EXTRAS = {"serve": "serve", **dict.fromkeys(("train", "sweep", "evaluate", "sample"), "train")}
+EXTRAS = {
+    **dict.fromkeys(("serve", "bench"), "serve"),
+    **dict.fromkeys(("train", "sweep", "evaluate", "sample"), "train"),
+}
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from argparse import Action, Namespace
 from typing import Any
 
 from amiss_cli.options import OptionParser
@@ -23,6 +24,7 @@ def to_settings(values: dict[str, Any]) -> Settings:
     """The settings that the options describe; the token comes from the environment alone."""
     known = {f.name for f in dataclasses.fields(Settings)}
     token = os.environ.get(TOKEN_VARIABLE)
+    values["provider_option"] = tuple(_listed(values["provider_option"]))
     return Settings(**{k: v for k, v in values.items() if k in known}, token=token)
 
 
@@ -41,8 +43,31 @@ def _parser() -> OptionParser:
         action="store_true",
         help="print a curl line and a Python snippet for each detector once ready",
     )
-    parser.add_class_arguments(Settings, skip={"token"})
+    parser.add_argument(
+        "--provider_option",
+        action=_Extend,
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="option of ONNX Runtime's CUDA provider; may be given more than once",
+    )
+    parser.add_class_arguments(Settings, skip={"token", "provider_option"})
     return parser
+
+
+class _Extend(Action):
+    """argparse's own 'extend', which stumbles over one value that a file gives without a list."""
+
+    def __call__(
+        self, parser: object, namespace: Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, [*_listed(getattr(namespace, self.dest, None)), *values])
+
+
+def _listed(values: Any) -> list[str]:
+    """Text of what a file or flags gave: nothing, one value or a list of them."""
+    if values is None:
+        return []
+    return [str(value) for value in (values if isinstance(values, list) else [values])]
 
 
 def _show(settings: Settings, at: Addresses) -> None:

@@ -18,12 +18,13 @@ from amiss_client import (
     DetectorNotFound,
     ImageSpec,
     InvalidInput,
+    LoadFailed,
     Overloaded,
     Scores,
     TableSpec,
 )
 from amiss_export.bundle import Column, ImageInput, TableInput, resolve_version, split_reference
-from amiss_export.errors import AmissError, BadInput, BundleNotFound
+from amiss_export.errors import AmissError, BadInput, BundleNotFound, BundleRefused
 
 Rows = Mapping[str, NDArray[Any]] | NDArray[np.uint8]  # columns by name, or images (n, c, h, w)
 
@@ -60,10 +61,11 @@ class BundleSource:
 
     def __init__(self, models: Path, reference: str, *, device: str = "auto") -> None:
         from amiss_serving.detector import load_detector
+        from amiss_serving.runtimes import RuntimeOptions
 
         name, version = split_reference(reference)
         number = resolve_version(models, name, version)
-        self._detector = load_detector(models, name, number, device=device)
+        self._detector = load_detector(models, name, number, options=RuntimeOptions(device=device))
         self.name, self.version = name, number
         self.threshold = self._detector.bundle.manifest.decision.threshold
         self.spec = self._detector.spec
@@ -93,7 +95,7 @@ class ServiceSource:
         self, client: Client, reference: str, *, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         name, version = split_reference(reference)
-        with _our_errors():
+        with our_errors():
             detector = client.get_detector(name, version or "")
         self._client = client
         self._sleep = sleep
@@ -106,7 +108,7 @@ class ServiceSource:
         waited_s = 0.0
         while True:
             try:
-                with _our_errors():
+                with our_errors():
                     return _answer(self._ask(rows))
             except Overloaded as error:
                 pause_s = error.retry_after_s or 1.0
@@ -130,7 +132,7 @@ def open_client(address: str, token_file: Path | None = None) -> Client:
         token = None if token_file is None else token_file.read_text().strip()
     except (OSError, ValueError) as error:
         raise BadInput(f"--token-file {token_file}: cannot be read: {error}") from error
-    with _our_errors():
+    with our_errors():
         return Client(address, token=token)
 
 
@@ -175,7 +177,7 @@ def _answer(scores: Scores) -> Answer:
 
 
 @contextmanager
-def _our_errors() -> Iterator[None]:
+def our_errors() -> Iterator[None]:
     """The client's errors as those the command line has exit codes for, Overloaded aside."""
     try:
         yield
@@ -183,6 +185,8 @@ def _our_errors() -> Iterator[None]:
         raise
     except InvalidInput as error:
         raise BadInput(_with_id(error)) from error
+    except LoadFailed as error:
+        raise BundleRefused(_with_id(error)) from error
     except DetectorNotFound as error:
         raise BundleNotFound(_with_id(error)) from error
     except AmissClientError as error:

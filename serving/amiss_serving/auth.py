@@ -1,22 +1,28 @@
 """One bearer token over every door. What is not named open is closed."""
 
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator
 
 import grpc
 from grpc_health.v1 import health_pb2
 
+from amiss.oip import open_inference_pb2 as oip
 from amiss_serving.errors import NoSuchMethod, Unauthenticated
+from amiss_serving.grpc_calls import RpcContext, RpcHandler
 
+INFERENCE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 # Not List, which would name every detector to strangers.
-OPEN_RPCS = frozenset(f"/{HEALTH.full_name}/{method}" for method in ("Check", "Watch"))
+OPEN_RPCS = frozenset(
+    f"/{service.full_name}/{method}"
+    for service, methods in (
+        (HEALTH, ("Check", "Watch")),
+        (INFERENCE, ("ServerLive", "ServerReady")),
+    )
+    for method in methods
+)
 
-# grpc's classes are generic to the type checker only: hence the quotes.
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Deny = Callable[[str, Context, Exception], Awaitable[None]]
+Refuse = Callable[[str, RpcContext, Exception], None]
 
 
 class Gate:
@@ -43,40 +49,40 @@ class Gate:
             )
 
 
-class GrpcGate(grpc.aio.ServerInterceptor):
+class GrpcGate(grpc.ServerInterceptor):
     """Closes every RPC but health's Check and Watch, known or not, before its request is read.
 
     Those that nobody wrote are answered here too, to whom may pass.
-    deny(method, context, error) ends the call: how an error is answered is the door's business.
+    refuse(method, context, error) ends the call: how an error is answered is the door's business.
     """
 
-    def __init__(self, gate: Gate, deny: Deny) -> None:
+    def __init__(self, gate: Gate, refuse: Refuse) -> None:
         self._gate = gate
-        self._deny = deny
+        self._refuse = refuse
 
-    async def intercept_service(
+    def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
+        continuation: Callable[[grpc.HandlerCallDetails], "RpcHandler | None"],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> "Handler | None":
-        if handler_call_details.method in OPEN_RPCS:
-            return await continuation(handler_call_details)
-        metadata = handler_call_details.invocation_metadata
-        given = next((value for key, value in metadata if key == "authorization"), None)
-        try:
-            self._gate.check(given)
-        except Unauthenticated as error:
-            return self._closed(handler_call_details.method, error)
-        known = await continuation(handler_call_details)
+    ) -> "RpcHandler | None":
+        method = handler_call_details.method
+        if method not in OPEN_RPCS:
+            metadata = handler_call_details.invocation_metadata
+            given = next((value for key, value in metadata if key == "authorization"), None)
+            try:
+                self._gate.check(given)
+            except Unauthenticated as error:
+                return self._closed(method, error)
+        known = continuation(handler_call_details)
         if known is None:
-            method = handler_call_details.method
             absent = NoSuchMethod(f"no method {method!r:.200}; reflection lists what there is")
             return self._closed(method, absent)
         return known
 
-    def _closed(self, method: str, error: Exception) -> Handler:
-        async def refuse(_: AsyncIterator[bytes], context: Context) -> None:
-            await self._deny(method, context, error)
+    def _closed(self, method: str, error: Exception) -> RpcHandler:
+        def refuse(_: Iterator[bytes], context: RpcContext) -> Iterator[bytes]:
+            self._refuse(method, context, error)
+            yield from ()
 
         # Streaming both ways fits every method on the wire, and waits for no request first.
         return grpc.stream_stream_rpc_method_handler(refuse)

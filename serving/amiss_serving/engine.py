@@ -33,10 +33,12 @@ class Ticket:
     def __init__(self, lane: Lane, request: Request) -> None:
         self._lane, self._request = lane, request
 
-    def cancel(self) -> None:
-        """Forget the request: rows that wait are not computed, `done` is not called."""
-        if not self._request.is_over:
-            self._lane.leave(self._request)
+    def cancel(self) -> bool:
+        """Forget the request: rows that wait are not computed, and `done` is not called.
+
+        False when it is over already, so that `done` was called or is about to be.
+        """
+        return not self._request.is_over and self._lane.leave(self._request)
 
 
 class Engine:

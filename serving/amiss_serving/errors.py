@@ -33,3 +33,11 @@ class Unauthenticated(AmissError):
 
 class CallerGone(AmissError):
     """The caller hung up before the answer was there."""
+
+
+class SwitchedOff(AmissError):
+    """The service was started without what the request asks for."""
+
+
+class LoadFailed(AmissError):
+    """A version that was asked for cannot be loaded; what served before serves on."""

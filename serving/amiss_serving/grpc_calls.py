@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 
 import grpc
 
-# grpc's classes are generic to the type checker only: hence the quotes.
-RpcContext: TypeAlias = "grpc.ServicerContext"
+RpcContext = grpc.ServicerContext
+# Generic to the type checker only: hence the quotes.
 RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Respond = Callable[[bytes | None], None]
 Begin = Callable[[bytes, RpcContext, Respond], None]

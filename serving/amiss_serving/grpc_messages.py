@@ -22,8 +22,8 @@ from amiss_serving.inputs import (
     from_tensor,
     tensor_from_bytes,
 )
-from amiss_serving.repository import Refused
 from amiss_serving.service import Answer
+from amiss_serving.versions import Refused
 
 DTYPES = {pb.DATA_TYPE_UINT8: "<u1", pb.DATA_TYPE_FLOAT32: "<f4"}
 KINDS = {"number": pb.COLUMN_KIND_NUMBER, "category": pb.COLUMN_KIND_CATEGORY}

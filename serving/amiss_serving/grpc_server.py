@@ -1,21 +1,17 @@
-"""The gRPC door: amiss.v1.ScoringService, grpc.health.v1 and reflection. It only translates."""
+"""The gRPC door: amiss.v1, inference, grpc.health.v1 and reflection. It only translates."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
-from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.message import DecodeError, Message
-from google.protobuf.message_factory import GetMessageClass
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
 from amiss.v1 import scoring_pb2 as pb
-from amiss.v1 import scoring_pb2_grpc
-from amiss_export.errors import AmissError, BadInput
-from amiss_serving import errors
-from amiss_serving.auth import Context, Gate, GrpcGate, Handler
+from amiss_serving import oip_grpc
+from amiss_serving.auth import HEALTH, Gate, GrpcGate
+from amiss_serving.grpc_bridge import AsyncContext
+from amiss_serving.grpc_door import GrpcDoor, Scoring
 from amiss_serving.grpc_messages import (
     decoder,
     detector_message,
@@ -23,58 +19,25 @@ from amiss_serving.grpc_messages import (
     score_response,
     size_bytes,
 )
-from amiss_serving.service import OTHER, Call, Service, aside
+from amiss_serving.health import HealthDoor
+from amiss_serving.model_service import MODELS, ModelServicer
+from amiss_serving.oip_grpc import INFERENCE, InferenceServicer
+from amiss_serving.service import Answer, Ask, Call, Service
 
 SCORING = pb.DESCRIPTOR.services_by_name["ScoringService"]
-STATUS: dict[type[Exception], grpc.StatusCode] = {
-    BadInput: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    errors.DetectorNotFound: grpc.StatusCode.NOT_FOUND,
-    errors.NoSuchMethod: grpc.StatusCode.UNIMPLEMENTED,
-    errors.TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.NotReady: grpc.StatusCode.UNAVAILABLE,
-    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
-    errors.CallerGone: grpc.StatusCode.CANCELLED,
-    AmissError: grpc.StatusCode.INTERNAL,
-}
-# A full queue is told from a request that is too large for good: both are RESOURCE_EXHAUSTED.
-TRAILERS: dict[type[Exception], tuple[tuple[str, str], ...]] = {
-    errors.QueueFull: (("retry-after", "1"),),
-    errors.NotReady: (("retry-after", "1"),),
-}
-_MESSAGE_CHARACTERS = 2_000  # the status travels in headers, and those are bounded
 _MESSAGE_OVERHEAD_BYTES = 64 * 1024
+_THREADS = 16  # for reflection, for what is refused, and to begin streams: nothing waits in them
 
-T = TypeVar("T")
 
-
-class ScoringServicer(scoring_pb2_grpc.ScoringServiceServicer):
+class ScoringServicer:
     """amiss.v1.ScoringService on top of the service."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, door: GrpcDoor) -> None:
         self._service = service
-
-    async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:  # noqa: N802  the wire's name
-        async def work(call: Call) -> pb.ScoreResponse:
-            answer = await self._service.score(
-                call,
-                name=request.detector,
-                version=request.version,
-                decode=decoder(request),
-                size_bytes=size_bytes(request),
-                timeout_s=context.time_remaining(),
-                reconstruct=request.include_reconstruction,
-            )
-            with call.phase("encode"):
-                reconstruction = answer.scored.reconstruction
-                size = 0 if reconstruction is None else reconstruction.nbytes
-                return await aside(size, score_response, answer)
-
-        return await self._answer("Score", context, work)
+        self._door = door
 
     async def ListDetectors(  # noqa: N802  the wire's name
-        self, _request: pb.ListDetectorsRequest, context: Context
+        self, _request: pb.ListDetectorsRequest, context: AsyncContext
     ) -> pb.ListDetectorsResponse:
         async def work(_: Call) -> pb.ListDetectorsResponse:
             repository = self._service.repository
@@ -83,136 +46,76 @@ class ScoringServicer(scoring_pb2_grpc.ScoringServiceServicer):
                 refused_bundles=map(refused_message, repository.refused),
             )
 
-        return await self._answer("ListDetectors", context, work)
+        return await self._door.answer("ListDetectors", context, work)
 
     async def GetDetector(  # noqa: N802  the wire's name
-        self, request: pb.GetDetectorRequest, context: Context
+        self, request: pb.GetDetectorRequest, context: AsyncContext
     ) -> pb.GetDetectorResponse:
         async def work(call: Call) -> pb.GetDetectorResponse:
             call.detector = self._service.repository.resolve(request.name, request.version)
             return pb.GetDetectorResponse(detector=detector_message(call.detector))
 
-        return await self._answer("GetDetector", context, work)
-
-    async def deny(self, method: str, context: Context, error: Exception) -> None:
-        """End an RPC that goes no further, known or not, with the error."""
-
-        async def work(_: Call) -> None:
-            raise error
-
-        known = method.removeprefix(f"/{SCORING.full_name}/")
-        await self._answer(known if known in SCORING.methods_by_name else OTHER, context, work)
-
-    async def _answer(
-        self, method: str, context: Context, work: Callable[[Call], Awaitable[T]]
-    ) -> T:
-        """What work returns; its errors as a status. Either way one line in log and metrics."""
-        metadata = dict(context.invocation_metadata() or ())
-        call = self._service.open("grpc", method, _text(metadata.get("x-request-id")))
-        context.set_trailing_metadata((("x-request-id", call.request_id),))
-        code = grpc.StatusCode.OK
-        try:
-            return await work(call)
-        except asyncio.CancelledError:
-            code = grpc.StatusCode.CANCELLED
-            raise
-        except Exception as error:
-            code, call.error = _status(error, call)
-            trailers = TRAILERS.get(type(error), ())
-            context.set_trailing_metadata((("x-request-id", call.request_id), *trailers))
-            await context.abort(code, call.error)
-        finally:
-            call.close(code.name)
+        return await self._door.answer("GetDetector", context, work)
 
 
-class _HealthServicer(health.aio.HealthServicer):
-    """grpcio's own, whose List would be a traceback in the log."""
+class GrpcServer:
+    """grpcio's threaded server, started and stopped from the event loop."""
 
-    async def List(self, _request: object, context: Context) -> None:  # noqa: N802  the wire's name
-        await context.abort(
-            grpc.StatusCode.UNIMPLEMENTED, "Check one by name; ListDetectors has the names"
-        )
+    def __init__(self, server: grpc.Server) -> None:
+        self._server = server
 
+    def add_insecure_port(self, address: str) -> int:
+        """The port that was bound."""
+        return self._server.add_insecure_port(address)
 
-class HealthDoor:
-    """grpc.health.v1: '' and amiss.v1.ScoringService for the whole, and each detector by name."""
+    async def start(self) -> None:
+        """Return when RPCs are accepted."""
+        self._server.start()
 
-    def __init__(self, service: Service) -> None:
-        self.servicer = _HealthServicer()
-        self._service = service
-
-    async def publish(self) -> None:
-        """Tell those who check and watch how things stand now."""
-        repository = self._service.repository
-        for whole in ("", SCORING.full_name):
-            await self.servicer.set(whole, _serving(bool(repository.detectors())))
-        answering = {detector.name for detector in repository.answering()}
-        for name in repository.names():
-            await self.servicer.set(name, _serving(name in answering))
-
-    async def fail(self) -> None:
-        """Say NOT_SERVING everywhere, for good: the service is going away."""
-        await self.servicer.enter_graceful_shutdown()
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new RPCs, let those under way finish for grace_s, cut off the rest."""
+        await asyncio.to_thread(self._server.stop(grace_s).wait)
 
 
-def build_grpc_server(service: Service, gate: Gate) -> tuple[grpc.aio.Server, HealthDoor]:
-    """The server, not yet bound to a port, and its health, not yet published."""
-    scoring = ScoringServicer(service)
+def build_grpc_server(service: Service, gate: Gate) -> tuple[GrpcServer, HealthDoor]:
+    """The server, not yet bound to a port, and its health, not yet published.
+
+    Needs a running event loop: RPCs that do not score run on it.
+    """
+    door = GrpcDoor(service)
     most = service.limits.max_bytes + _MESSAGE_OVERHEAD_BYTES
-    server = grpc.aio.server(
-        interceptors=[GrpcGate(gate, scoring.deny)],
+    server = grpc.server(
+        ThreadPoolExecutor(_THREADS, thread_name_prefix="grpc"),
+        interceptors=[GrpcGate(gate, door.refuse)],
         options=[
             ("grpc.max_receive_message_length", most),
             ("grpc.max_send_message_length", -1),  # bounded by the rows of the request
             ("grpc.so_reuseport", 0),  # else a second service would share the port unnoticed
         ],
     )
-    handlers = {method.name: _handler(scoring, method) for method in SCORING.methods}
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(SCORING.full_name, handlers),)
-    )
-    door = HealthDoor(service)
-    health_pb2_grpc.add_HealthServicer_to_server(door.servicer, server)
-    names = (SCORING.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    door.add(server, SCORING, ScoringServicer(service, door), RPCS_THAT_SCORE)
+    door.add(server, MODELS, ModelServicer(service, door))
+    door.add(server, INFERENCE, InferenceServicer(service, door), oip_grpc.SCORING)
+    services = tuple(described.full_name for described in (SCORING, MODELS, INFERENCE))
+    health_door = HealthDoor(service, services=services)
+    door.add(server, HEALTH, health_door.servicer)  # type: ignore[arg-type]  # its stubs name the class twice
+    names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
-    return server, door
+    return GrpcServer(server), health_door
 
 
-def _handler(scoring: ScoringServicer, method: MethodDescriptor) -> Handler:
-    """One RPC as the generated code has it, but a message that is none is bad input like any."""
-    request_class, response_class = map(GetMessageClass, (method.input_type, method.output_type))
-    answer = getattr(scoring, method.name)
-
-    def read(data: bytes) -> Message | BadInput:
-        try:
-            return request_class.FromString(data)
-        except DecodeError as error:
-            return BadInput(
-                f"expected a message {method.input_type.full_name}, got {len(data)} bytes: {error}"
-            )
-
-    async def handle(request: Message | BadInput, context: Context) -> Message:
-        if isinstance(request, BadInput):
-            await scoring.deny(f"/{SCORING.full_name}/{method.name}", context, request)
-        response: Message = await answer(request, context)
-        return response
-
-    return grpc.unary_unary_rpc_method_handler(
-        handle, request_deserializer=read, response_serializer=response_class.SerializeToString
+def _ask(request: pb.ScoreRequest) -> Ask:
+    return Ask(
+        name=request.detector,
+        version=request.version,
+        decode=decoder(request),
+        size_bytes=size_bytes(request),
+        reconstruct=request.include_reconstruction,
     )
 
 
-def _status(error: Exception, call: Call) -> tuple[grpc.StatusCode, str]:
-    for kind in type(error).__mro__:
-        if kind in STATUS:
-            return STATUS[kind], str(error)[:_MESSAGE_CHARACTERS]
-    return grpc.StatusCode.INTERNAL, call.explain(error)
+def _response(answer: Answer, _: pb.ScoreRequest) -> bytes:
+    return score_response(answer).SerializeToString()
 
 
-def _serving(ready: bool) -> int:
-    status = health_pb2.HealthCheckResponse
-    return status.SERVING if ready else status.NOT_SERVING
-
-
-def _text(value: str | bytes | None) -> str | None:
-    return value if isinstance(value, str) else None
+RPCS_THAT_SCORE = {"Score": Scoring(pb.ScoreRequest, _ask, _response)}

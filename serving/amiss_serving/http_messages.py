@@ -11,8 +11,8 @@ from amiss_export.bundle import ImageInput
 from amiss_export.errors import BadInput
 from amiss_serving.detector import LoadedDetector
 from amiss_serving.inputs import Decoded, Limits, Spec, from_records, from_rows
-from amiss_serving.repository import Refused
 from amiss_serving.service import Answer
+from amiss_serving.versions import Refused
 
 Records = Annotated[
     list[dict[str, Any]], Meta(description="Rows by column name; null or absent = missing.")

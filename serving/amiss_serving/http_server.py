@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from amiss_export.errors import AmissError
+from amiss_serving import oip_http
 from amiss_serving.auth import Gate
 from amiss_serving.docs_page import CONTENT_SECURITY_POLICY, docs_page
 from amiss_serving.http_body import FIELD, read_images, read_json, unless_gone
@@ -28,13 +29,14 @@ from amiss_serving.http_messages import (
     score_answer,
 )
 from amiss_serving.inputs import Decoded, Limits, Spec, from_images
-from amiss_serving.service import Answer, Call, Service, aside
+from amiss_serving.service import Answer, Ask, Call, Service, aside
 
-OPEN_ROUTES = ("healthz", "readyz")
+OPEN_ROUTES = ("healthz", "readyz", *oip_http.OPEN_ROUTES)
 HANDLED = (AmissError, HTTPException, RequestValidationError, ClientDisconnect, Exception)
 DESCRIPTION = (
     "Says when something is amiss: scores rows and images with trained detectors. With a token "
-    "set, send 'Authorization: Bearer TOKEN' everywhere but to /healthz and /readyz."
+    "set, send 'Authorization: Bearer TOKEN' everywhere but to /healthz, /readyz and /v2/health. "
+    "Below /v2 is the Open Inference Protocol, as Triton's clients speak it."
 )
 ERRORS = {
     400: "Bad input: what was expected, what arrived, what to do.",
@@ -79,6 +81,7 @@ def build_http_app(service: Service, gate: Gate) -> HttpDoor:
         openapi_url=None,  # FastAPI's own pages load scripts from another host: see _add_documents
         exception_handlers=dict.fromkeys(HANDLED, answer_error),
     )
+    app.router.routes[:0] = oip_http.oip_routes(service)  # first: the hot route is found at once
     _add_scoring(app, service)
     _add_listing(app, service)
     _add_health(app, service)
@@ -106,15 +109,7 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
         decode, size_bytes = await _read(request, service)
         answer = await unless_gone(
             request,
-            service.score(
-                call,
-                name=name,
-                version=version,
-                decode=decode,
-                size_bytes=size_bytes,
-                timeout_s=None,
-                reconstruct=reconstruct,
-            ),
+            service.score(call, Ask(name, version, decode, size_bytes, reconstruct=reconstruct)),
         )
         with call.phase("encode"):
             body = await aside(_answer_bytes(answer), score_answer, answer)
@@ -170,17 +165,18 @@ def _add_health(app: FastAPI, service: Service) -> None:
     @app.get(
         "/healthz",
         name="healthz",
-        summary="Whether the process answers at all.",
+        summary="Whether the process answers and no model hangs; if not, it wants a restart.",
         responses=_responses("StatusAnswer"),
     )
     @app.head("/healthz", name="healthz", include_in_schema=False)
     async def healthz() -> Response:
+        service.check_alive()
         return _json(StatusAnswer("alive"))
 
     @app.get(
         "/readyz",
         name="readyz",
-        summary="Whether it can score; if not, why.",
+        summary="Whether rows may be sent here: loaded, not draining, no model hangs; if not, why.",
         responses=_responses("StatusAnswer"),
     )
     @app.head("/readyz", name="readyz", include_in_schema=False)

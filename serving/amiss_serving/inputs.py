@@ -105,7 +105,7 @@ def from_rows(rows: Sequence[Sequence[float | None]], spec: Spec, limits: Limits
     return from_tensor(x, spec, limits)
 
 
-def tensor_from_bytes(data: bytes, dtype: str, shape: Sequence[int]) -> NDArray[Any]:
+def tensor_from_bytes(data: bytes | memoryview, dtype: str, shape: Sequence[int]) -> NDArray[Any]:
     """The tensor that little-endian bytes hold, without a copy. dtype: '<u1' or '<f4'.
 
     Raises BadInput when shape and length disagree.

@@ -1,6 +1,7 @@
 """One detector's queue and the threads that run its model: the second half of the hot path."""
 
 import logging
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -85,6 +86,7 @@ class Lane:
         self._lock = threading.Lock()
         self._waiting: OrderedDict[_Member, None] = OrderedDict()  # a queue one can leave in O(1)
         self._rows = 0
+        self._earliest_s = math.inf  # no deadline of those under way is earlier
         self._runs: set[_Run] = set()
         self._is_stopped = False
         self._bell: SimpleQueue[None] = SimpleQueue()  # one ring wakes one thread
@@ -113,29 +115,33 @@ class Lane:
             for member in members:
                 self._waiting[member] = None
             self._rows += n
+            self._earliest_s = min(self._earliest_s, request.deadline_s)
             self._ring()
         return True
 
-    def leave(self, request: Request) -> None:
-        """Forget a request whose caller no longer waits, whatever state it is in."""
+    def leave(self, request: Request) -> bool:
+        """Whether the request was not over yet, so that it is forgotten, whatever its state."""
         with self._lock:
+            if request.is_over:
+                return False
             request.is_over = True
             self._drop(request)
         self._rest(self._detector)
+        return True
 
     def expire(self) -> None:
         """Tell those whose deadline has passed."""
         now = self._clock()
+        if now < self._earliest_s:
+            return
         with self._lock:
-            computing = (member for run in self._runs for member in run.members)
-            late = {
-                member.request
-                for member in (*self._waiting, *computing)
-                if member.request.deadline_s <= now and not member.request.is_over
-            }
+            left = self._under_way()
+            late = [request for request in left if request.deadline_s <= now]
             for request in late:
                 request.is_over = True
                 self._drop(request)
+            in_time = (request.deadline_s for request in left if request.deadline_s > now)
+            self._earliest_s = min(in_time, default=math.inf)
         error = DeadlineExceeded("the deadline passed before the rows were scored")
         self._tell([(request, error) for request in late])
 
@@ -160,14 +166,17 @@ class Lane:
     def stop(self) -> None:
         """End the threads; whoever still waits is told."""
         with self._lock:
-            members = (*self._waiting, *(m for run in self._runs for m in run.members))
-            left = {member.request for member in members if not member.request.is_over}
+            left = self._under_way()
             for request in left:
                 request.is_over = True
                 self._drop(request)
             self._end()
         error = NotReady("the service stopped before the rows were scored")
         self._tell([(request, error) for request in left])
+
+    def _under_way(self) -> set[Request]:
+        members = (*self._waiting, *(member for run in self._runs for member in run.members))
+        return {member.request for member in members if not member.request.is_over}
 
     def _end(self) -> None:
         self._is_stopped = True

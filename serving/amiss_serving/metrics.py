@@ -4,7 +4,8 @@ Labels only from {model, version, protocol, method, code, phase}: their number s
 whatever callers send.
 """
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,20 +23,28 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from amiss_export.decision import Verdicts
+from amiss_serving.statistics import Duration, Statistics
 
 MODEL = ("model", "version")
-PHASES = ("queue", "decode", "compute", "encode")
+# Each phase, and the statistic of the Open Inference Protocol that it is.
+PHASES = {
+    "queue": "queue",
+    "decode": "compute_input",
+    "compute": "compute_infer",
+    "encode": "compute_output",
+}
 REQUEST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 PHASE_S = (0.00005, 0.0001, 0.00025, *REQUEST_S)
 BATCH_ROWS = tuple(2**i for i in range(13))
 NORMALIZED = tuple(round(0.05 * i, 2) for i in range(21))
+DIFFERENCES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 P_VALUES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 
 
 class ArrayHistogram(Collector):
     """A Prometheus histogram that takes whole arrays: one row or a thousand cost the same.
 
-    Not thread-safe: observe and collect on one thread, here the event loop's.
+    Any thread may observe; a page read meanwhile may miss what is being counted.
     """
 
     def __init__(
@@ -68,12 +77,16 @@ class ArraySeries:
         self._bounds = bounds.astype(np.float32)
         self.counts = np.zeros(len(bounds) + 1, dtype=np.int64)
         self.total = 0.0
+        self._lock = threading.Lock()
 
     def observe(self, values: NDArray[np.float32]) -> None:
         """Count each of the values (n,) in the first bucket whose bound is not below it."""
         buckets = np.searchsorted(self._bounds, values, side="left")
-        self.counts += np.bincount(buckets, minlength=len(self.counts))
-        self.total += float(values.sum(dtype=np.float64))
+        counts = np.bincount(buckets, minlength=len(self.counts))
+        total = float(values.sum(dtype=np.float64))
+        with self._lock:
+            self.counts += counts
+            self.total += total
 
 
 class Metrics:
@@ -151,6 +164,34 @@ class Metrics:
             MODEL,
             registry=registry,
         )
+        self.shadow_rows = Counter(
+            "amiss_shadow_rows_total", "Copied rows that a canary scored.", MODEL, registry=registry
+        )
+        self.shadow_disagreements = Counter(
+            "amiss_shadow_disagreements_total",
+            "Copied rows on which a canary's verdict differs from that of the default version.",
+            MODEL,
+            registry=registry,
+        )
+        self.shadow_errors = Counter(
+            "amiss_shadow_errors_total",
+            "Copied requests that could not be compared.",
+            MODEL,
+            registry=registry,
+        )
+        self.shadow_differences = ArrayHistogram(
+            "amiss_shadow_score_difference",
+            "Difference of the normalized scores of a canary and the default version, unsigned.",
+            bounds=DIFFERENCES,
+            registry=registry,
+        )
+        self.shadow_duration = Histogram(
+            "amiss_shadow_duration_seconds",
+            "Seconds each of the two versions took for the copied rows.",
+            MODEL,
+            buckets=PHASE_S,
+            registry=registry,
+        )
         self._models: dict[tuple[str, str], ModelMetrics] = {}
         self._calls: dict[tuple[str, ...], _Calls] = {}
 
@@ -168,6 +209,28 @@ class Metrics:
         self.alarm_rate.labels(*key).set(alarm_rate)
         self.load_duration.labels(*key).set(load_s)
         self.model(name, version)
+
+    def withdraw(self, name: str, version: int) -> None:
+        """Take back what `announce` published: the detector is no longer served. Counters stay."""
+        for gauge in (self.info, self.alarm_rate, self.load_duration):
+            gauge.remove(name, str(version))
+
+    def observe_shadow(
+        self,
+        name: str,
+        version: int,
+        *,
+        differences: NDArray[np.float32],
+        disagreements: int,
+        runs_s: Mapping[int, float],
+    ) -> None:
+        """Count one copied request. version: the canary's; runs_s: seconds by version."""
+        key = (name, str(version))
+        self.shadow_rows.labels(*key).inc(len(differences))
+        self.shadow_disagreements.labels(*key).inc(disagreements)
+        self.shadow_differences.labels(*key).observe(differences)
+        for ran, run_s in runs_s.items():
+            self.shadow_duration.labels(name, str(ran)).observe(run_s)
 
     def observe_request(
         self, model: str, version: str, *, protocol: str, method: str, code: str, duration_s: float
@@ -192,12 +255,31 @@ class _Calls:
     duration: Histogram
 
 
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One phase of one detector's requests: what Prometheus is told and what statistics add up."""
+
+    histogram: Histogram
+    duration: Duration
+
+    def observe(self, seconds: float) -> None:
+        """Count what took so long."""
+        self.histogram.observe(seconds)
+        self.duration.add(seconds)
+
+
 class ModelMetrics:
     """One detector's metrics. Every series exists from the start, at zero."""
 
     def __init__(self, metrics: Metrics, name: str, version: str) -> None:
         key = (name, version)
-        self.phases = {phase: metrics.phase_duration.labels(*key, phase) for phase in PHASES}
+        self.statistics = Statistics()
+        self.phases = {
+            phase: Phase(
+                metrics.phase_duration.labels(*key, phase), getattr(self.statistics, statistic)
+            )
+            for phase, statistic in PHASES.items()
+        }
         self.batch_rows = metrics.batch_rows.labels(*key)
         self.queue_rows = metrics.queue_rows.labels(*key)
         self.worker_restarts = metrics.worker_restarts.labels(*key)
@@ -206,8 +288,20 @@ class ModelMetrics:
         self._scores = metrics.scores.labels(*key)
         self._p_values = metrics.p_values.labels(*key)
 
+    def observe_run(self, rows: int, seconds: float) -> None:
+        """Count one run of the model that came back."""
+        self.batch_rows.observe(rows)
+        self.phases["compute"].observe(seconds)
+        self.statistics.add_batch(rows, seconds)
+
+    def observe_answer(self, seconds: float, *, is_success: bool) -> None:
+        """Count one request that was answered, or not, from its arrival."""
+        statistics = self.statistics
+        (statistics.success if is_success else statistics.fail).add(seconds)
+
     def observe_verdicts(self, verdicts: Verdicts) -> None:
         """Count n rows at once."""
+        self.statistics.add_rows(len(verdicts.score))
         self._rows.inc(len(verdicts.score))
         self._anomalies.inc(int(np.count_nonzero(verdicts.is_anomaly)))
         self._scores.observe(verdicts.normalized_score)

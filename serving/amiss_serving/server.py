@@ -1,54 +1,57 @@
-"""The running service: bundles loaded, three ports open on one event loop, drained on SIGTERM."""
+"""The running service: three doors open on one event loop, bundles loaded, drained on SIGTERM."""
 
 import asyncio
-import errno
 import logging
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from amiss_export.errors import BadInput
 from amiss_serving.auth import Gate
 from amiss_serving.detector import LoadedDetector, load_detector
 from amiss_serving.engine import Engine
-from amiss_serving.grpc_server import build_grpc_server
+from amiss_serving.grpc_server import GrpcServer, build_grpc_server
 from amiss_serving.http_door import HttpDoor
 from amiss_serving.http_server import build_http_app, build_metrics_app
 from amiss_serving.inputs import Limits
 from amiss_serving.logs import configure_logs
 from amiss_serving.metrics import Metrics
 from amiss_serving.repository import DetectorRepository
-from amiss_serving.runtimes import choose_device
+from amiss_serving.runtimes import RuntimeOptions, choose_device
 from amiss_serving.service import Service
 from amiss_serving.settings import Settings
+from amiss_serving.shadow import Shadow
+from amiss_serving.sockets import UNIX, address_of, listen_tcp, listen_unix, unix_socket
+from amiss_serving.tracing import choose_tracer
+from amiss_serving.watch import polling
 
 _GOODBYE_S = 1  # for answers already written to leave; the work itself had drain_s
-_BACKLOG = 1024
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _KEEP_ALIVE_S = 65  # a little longer than load balancers keep theirs
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the doors are, each HOST:PORT, and the NAME@VERSION that answers for each name."""
+    """Where the doors are, HOST:PORT or unix:PATH, and the NAME@VERSION behind each name."""
 
     http: str
     grpc: str
     metrics: str
-    detectors: tuple[str, ...]
+    detectors: tuple[str, ...] = ()  # until the bundles are loaded
 
 
 def run(settings: Settings, on_ready: Callable[[Addresses], None] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT, drain, and return the exit code 0.
+    """Serve until SIGTERM or SIGINT, drain, and return the exit code 0. A second one ends at once.
 
-    on_ready is called once, with the addresses, when every door is open.
+    on_ready is called once, with the addresses, when the bundles are loaded.
     Raises BadInput when the settings cannot be served or a port is in use.
     """
     settings.validate()
@@ -62,67 +65,82 @@ def run(settings: Settings, on_ready: Callable[[Addresses], None] | None = None)
 async def serving(
     settings: Settings, build: Callable[[Settings], Service] | None = None
 ) -> AsyncIterator[Addresses]:
-    """The addresses of a service that is up; on the way out it drains.
+    """The addresses of a service that is ready; on the way out it drains.
 
+    Its doors answer, that it is starting, while the bundles are being loaded.
     build: makes what is behind the doors, build_service unless a test brings its own.
     """
     settings.validate()
     gate = Gate(settings.read_token())
     with ExitStack() as stack:
-        http_socket = stack.enter_context(_bind(settings, "http_port"))
-        metrics_socket = stack.enter_context(_bind(settings, "metrics_port"))
-        grpc_address = _address(settings.host, _grpc_port(settings))
+        http_listener = _listen_http(settings, stack)
+        metrics_listener = stack.enter_context(
+            listen_tcp(settings.host, settings.metrics_port, option="--metrics-port")
+        )
         service = (build or build_service)(settings)
         grpc_server, health = build_grpc_server(service, gate)
-        grpc_server.add_insecure_port(grpc_address)
-        http = _Http(build_http_app(service, gate), http_socket)
-        metrics = _Http(build_metrics_app(service, gate), metrics_socket)
-        await health.publish()
-        await grpc_server.start()
-        await http.start()
-        await metrics.start()
         addresses = Addresses(
-            http=_address(settings.host, http.port),
-            grpc=grpc_address,
-            metrics=_address(settings.host, metrics.port),
-            detectors=tuple(f"{d.name}@{d.version}" for d in service.repository.answering()),
+            http=address_of(http_listener, settings.host, path=settings.http_socket),
+            grpc=_bind_grpc(grpc_server, settings, stack),
+            metrics=address_of(metrics_listener, settings.host),
         )
-        logger.info("ready", extra={"fields": asdict(addresses)})
-        if not service.repository.detectors():
-            logger.warning(
-                f"no detector is loaded from {settings.models}: alive, but not ready to score"
-            )
+        http = _Http(build_http_app(service, gate), http_listener)
+        metrics = _Http(build_metrics_app(service, gate), metrics_listener)
+        await health.publish()
+        await asyncio.gather(grpc_server.start(), http.start(), metrics.start())
+        background = [asyncio.create_task(work) for work in (health.watch(), service.keep_time())]
         try:
-            yield addresses
+            logger.info("starting", extra={"fields": asdict(addresses)})
+            await service.start()
+            await health.publish()
+            answering = service.repository.answering()
+            addresses = replace(
+                addresses, detectors=tuple(f"{d.name}@{d.version}" for d in answering)
+            )
+            logger.info("ready", extra={"fields": asdict(addresses)})
+            if not answering:
+                logger.warning(
+                    f"no detector is loaded from {settings.models}: alive, but not ready to score"
+                )
+            with polling(service.repository, settings.poll_s):
+                yield addresses
         finally:
             logger.info("draining")
             await health.fail()  # first, so that nobody sends more while the last are answered
-            await service.drain(settings.drain_s)
+            await service.drain(settings.drain_s, delay_s=settings.drain_delay_s)
             await asyncio.gather(grpc_server.stop(_GOODBYE_S), http.stop(), metrics.stop())
+            for task in background:
+                task.cancel()
+            await service.tracer.close()
             logger.info("stopped")
 
 
 def build_service(settings: Settings) -> Service:
-    """The room behind the doors, its bundles loaded. Needs a running event loop."""
-    device = choose_device(settings.device)
+    """The room behind the doors, its bundles yet to be loaded. Needs a running event loop."""
+    device = choose_device(settings.device, settings.runtime)
     logger.info(str(device))
     models = Path(settings.models)
+    options = RuntimeOptions(
+        kind=settings.runtime,
+        device=device.name,
+        threads=settings.threads,
+        gpu_mem_limit_bytes=settings.gpu_mem_limit_bytes,
+        provider_options=settings.provider_options(),
+        warm_up_rows=settings.warm_up_rows,
+    )
 
     def load(name: str, version: int) -> LoadedDetector:
-        return load_detector(models, name, version, device=device.name, threads=settings.threads)
+        return load_detector(models, name, version, options=options)
 
-    repository = DetectorRepository(models, load)
-    repository.scan()
+    repository = DetectorRepository(models, load, mode=settings.repository_mode)
     metrics = Metrics(CollectorRegistry())
-    for detector, load_s in repository.load_duration_s.items():
-        alarm_rate = detector.rule.decision.alarm_rate
-        metrics.announce(detector.name, detector.version, alarm_rate=alarm_rate, load_s=load_s)
     engine = Engine(
         metrics,
         max_batch_rows=settings.max_batch_rows,
         batch_delay_s=settings.batch_delay_ms / 1000,
         max_queue_rows=settings.max_queue_rows,
         max_request_rows=settings.max_request_rows,
+        parallel_runs=settings.parallel_runs,
     )
     limits = Limits(
         max_rows=settings.max_request_rows,
@@ -135,6 +153,16 @@ def build_service(settings: Settings) -> Service:
         metrics,
         limits=limits,
         default_timeout_s=settings.default_timeout_s,
+        shadow=_shadow(settings, repository, metrics),
+        tracer=choose_tracer(settings.trace_endpoint, os.environ),
+    )
+
+
+def _shadow(settings: Settings, repository: DetectorRepository, metrics: Metrics) -> Shadow | None:
+    if settings.shadow_share == 0:
+        return None
+    return Shadow(
+        repository, metrics, share=settings.shadow_share, max_rows=settings.max_batch_rows
     )
 
 
@@ -155,7 +183,6 @@ class _Http(uvicorn.Server):
             timeout_graceful_shutdown=_GOODBYE_S,
         )
         super().__init__(config)
-        self.port = int(listener.getsockname()[1])
         self._listener = listener
 
     @contextmanager
@@ -180,42 +207,42 @@ async def _until_signalled(
 ) -> None:
     signalled = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signalled.set)
+
+    def drain() -> None:
+        signalled.set()
+        for number in _SIGNALS:  # the next one ends the process, whatever it is at
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, drain)
     async with serving(settings) as addresses:
         if on_ready:
             on_ready(addresses)
         await signalled.wait()
 
 
-def _bind(settings: Settings, key: str) -> socket.socket:
-    host, port = settings.host, int(getattr(settings, key))
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-        family, kind, protocol, _, address = found[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise BadInput(f"host {host!r} is no address of this machine: {error}") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else answers wait 40 ms
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound: {error}"
-        raise BadInput(
-            f"port {port} on {host} {reason}; stop what listens there, or choose another with "
-            f"--{key.replace('_', '-')}"
-        ) from error
-    return listener
+def _listen_http(settings: Settings, stack: ExitStack) -> socket.socket:
+    """The listener of the HTTP door, closed with the stack."""
+    if settings.http_socket is None:
+        listener = listen_tcp(settings.host, settings.http_port, option="--http-port")
+    else:
+        claim = unix_socket(settings.http_socket, listen_unix, option="--http-socket")
+        listener = stack.enter_context(claim)
+    return stack.enter_context(listener)
 
 
-def _grpc_port(settings: Settings) -> int:
-    """The port for gRPC, seen free. gRPC's own word for a port in use is a page of internals."""
-    with _bind(settings, "grpc_port") as probe:
-        return int(probe.getsockname()[1])
+def _bind_grpc(server: GrpcServer, settings: Settings, stack: ExitStack) -> str:
+    """The address at which gRPC will answer, given up with the stack."""
+    if settings.grpc_socket is None:
+        # A probe: gRPC's own word for a port in use is a page of internals.
+        with listen_tcp(settings.host, settings.grpc_port, option="--grpc-port") as free:
+            address = address_of(free, settings.host)
+        server.add_insecure_port(address)
+        return address
 
+    def bind(path: str) -> None:
+        server.add_insecure_port(f"{UNIX}{path}")
 
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    stack.enter_context(unix_socket(settings.grpc_socket, bind, option="--grpc-socket"))
+    return f"{UNIX}{settings.grpc_socket}"

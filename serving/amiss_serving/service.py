@@ -5,19 +5,25 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, ParamSpec, TypeVar
+
+from numpy.typing import NDArray
 
 from amiss_serving.detector import LoadedDetector, Scored
-from amiss_serving.engine import Engine
+from amiss_serving.engine import Engine, Ticket
 from amiss_serving.errors import NotReady
 from amiss_serving.inputs import Decoded, Limits, Spec
+from amiss_serving.lane import Result
 from amiss_serving.metrics import Metrics
-from amiss_serving.repository import DetectorRepository
+from amiss_serving.repository import DetectorRepository, Swap
+from amiss_serving.shadow import Shadow
+from amiss_serving.tracing import NO_SPAN, NO_TRACER, Span, Tracer
 
 INLINE_BYTES = 64 * 1024  # below this a thread costs more than the work it takes off the loop
+EXPIRE_EVERY_S = 0.05
 OTHER = "other"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -36,6 +42,28 @@ class Answer:
     missing_values: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What one request wants scored, as both doors put it.
+
+    decode(spec, limits) makes the rows; size_bytes is how much work that is. timeout_s counts from
+    the request's arrival; None takes the service's default.
+    """
+
+    name: str
+    version: str
+    decode: Callable[[Spec, Limits], Decoded]
+    size_bytes: int
+    timeout_s: float | None = None
+    reconstruct: bool = False
+
+    def within(self, timeout_s: float | None) -> "Ask":
+        """The same, with no more time than that."""
+        if timeout_s is None or (self.timeout_s is not None and self.timeout_s <= timeout_s):
+            return self
+        return replace(self, timeout_s=timeout_s)
+
+
 class Service:
     """The room behind the doors. Each door only translates."""
 
@@ -48,100 +76,206 @@ class Service:
         limits: Limits,
         default_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
+        tracer: Tracer = NO_TRACER,
+        shadow: Shadow | None = None,
     ) -> None:
-        self.repository = repository
         self.limits = limits
         self.default_timeout_s = default_timeout_s
         self.metrics = metrics
         self.clock = clock
+        self.tracer = tracer
+        self._repository = repository
         self._engine = engine
+        self._shadow = shadow
         self._calls: set[Call] = set()
+        self._loop = asyncio.get_running_loop()
+        self.is_starting = True
+        self._leaving = False  # not ready any more, but newcomers are still answered
         self._draining = False
 
+    @property
+    def repository(self) -> DetectorRepository:
+        """What is served. Raises NotReady while it is being loaded: nobody sees half of it."""
+        if self.is_starting:
+            raise NotReady("the service is starting: bundles are being loaded")
+        return self._repository
+
+    async def start(self) -> None:
+        """Load the bundles, in a thread: the doors already answer, that it is starting.
+
+        Raises BadInput when the device that was asked for is not there.
+        """
+        await asyncio.to_thread(self._repository.scan)
+        self._announce(self._repository.detectors())
+        self._repository.listeners.append(self._swapped)
+        self.is_starting = False
+
+    async def keep_time(self) -> None:
+        """Tell those whose deadline passes while a model runs; until cancelled."""
+        while True:
+            await asyncio.sleep(EXPIRE_EVERY_S)
+            self._engine.expire()
+
+    def check_alive(self) -> None:
+        """Nothing, while every model comes back. Raises NotReady naming the one that does not."""
+        self._engine.check_alive()
+
     def check_ready(self) -> None:
-        """Nothing, when rows can be scored. Raises NotReady with the reason."""
+        """Nothing, when it is right to send rows here. Raises NotReady with the reason."""
+        if self._leaving:
+            raise NotReady("the service is draining; ask another replica")
+        self._check_open()
+        self.check_alive()
+
+    def _check_open(self) -> None:
+        """Nothing, when rows can be scored. Raises NotReady with the reason.
+
+        One stalled model is no reason: the others still answer, until somebody restarts it all.
+        """
         if self._draining:
             raise NotReady("the service is draining; ask another replica")
-        if not self.repository.detectors():
+        if self.repository.is_empty:
             refused = len(self.repository.refused)
             raise NotReady(
-                f"no detector is loaded ({refused} bundles refused); train one into the models "
-                "folder and start again"
+                f"no detector is loaded ({refused} bundles refused); "
+                + (
+                    "the log and ListDetectors say why"
+                    if refused
+                    else "train one into the models folder and start again"
+                )
             )
 
-    def open(self, protocol: str, method: str, request_id: str | None) -> "Call":
+    def open(
+        self, protocol: str, method: str, request_id: str | None, span: Span = NO_SPAN
+    ) -> "Call":
         """The record of a request that has just arrived; close it when it is answered."""
-        call = Call(self, protocol, method, request_id)
+        call = Call(self, protocol, method, request_id, span)
         self._calls.add(call)
         return call
 
-    async def score(
-        self,
-        call: "Call",
-        *,
-        name: str,
-        version: str,
-        decode: Callable[[Spec, Limits], Decoded],
-        size_bytes: int,
-        timeout_s: float | None,
-        reconstruct: bool,
-    ) -> Answer:
-        """The answer to one scoring request. timeout_s counts from its arrival.
-
-        decode(spec, limits) makes the rows; it runs in a thread when the request is large.
-        """
-        self.check_ready()
-        detector = call.detector = self.repository.resolve(name, version)
-        timeout_s = self.default_timeout_s if timeout_s is None else timeout_s
+    async def score(self, call: "Call", ask: Ask) -> Answer:
+        """The answer to one scoring request, on the event loop; large ones decode in a thread."""
+        self._check_open()
+        call.detector = self.repository.resolve(ask.name, ask.version)
+        call.is_scoring = True
         with call.phase("decode"):
-            decoded = await aside(size_bytes, decode, detector.spec, self.limits)
-        scored = await self._engine.score(
-            detector,
+            decoded = await aside(ask.size_bytes, ask.decode, call.detector.spec, self.limits)
+        answer = await self._engine.score(
+            call.detector,
             decoded.x,
-            deadline_s=call.started_s + timeout_s,
-            reconstruct=reconstruct,
+            deadline_s=self._deadline_s(call, ask),
+            reconstruct=ask.reconstruct,
         )
-        return Answer(detector, scored, decoded.unseen_categories, decoded.missing_values)
+        return call.answered(answer, decoded)
 
-    async def drain(self, limit_s: float) -> None:
-        """Refuse new requests, let those under way finish for limit_s, stop the engine."""
-        self._draining = True
+    def submit(self, call: "Call", ask: Ask, done: Callable[[Answer | Exception], None]) -> Ticket:
+        """`score` on any thread: done gets the answer or the error, once, from another thread.
+
+        Raises what keeps the request from being queued; done is not called then.
+        """
+        self._check_open()
+        call.detector = self.repository.resolve(ask.name, ask.version)
+        call.is_scoring = True
+        with call.phase("decode"):
+            decoded = ask.decode(call.detector.spec, self.limits)
+
+        def scored(result: Result) -> None:
+            done(result if isinstance(result, Exception) else call.answered(result, decoded))
+
+        return self._engine.submit(
+            call.detector,
+            decoded.x,
+            deadline_s=self._deadline_s(call, ask),
+            done=scored,
+            reconstruct=ask.reconstruct,
+        )
+
+    def _deadline_s(self, call: "Call", ask: Ask) -> float:
+        timeout_s = self.default_timeout_s if ask.timeout_s is None else ask.timeout_s
+        return call.started_s + timeout_s
+
+    async def drain(self, limit_s: float, *, delay_s: float = 0.0) -> None:
+        """Fail readiness, refuse newcomers after delay_s, stop the engine after limit_s at most.
+
+        Earlier when nothing is under way any more.
+        """
+        self._leaving = True
         end_s = self.clock() + limit_s
+        await asyncio.sleep(delay_s)
+        self._draining = True
         while self._calls and self.clock() < end_s:
             await asyncio.sleep(0.01)
         if self._calls:
             fields = {"requests": len(self._calls), "drain_s": limit_s}
             logger.warning("requests cut off while draining", extra={"fields": fields})
+        if self._shadow:
+            self._shadow.close()
         await self._engine.close()
 
     def closed(self, call: "Call") -> None:
         """Forget a request that was answered."""
         self._calls.discard(call)
+        if self._shadow and call.detector is not None and call.rows is not None:
+            self._loop.call_soon_threadsafe(self._shadow.offer, call.detector, call.rows)
+
+    def _swapped(self, swap: Swap) -> None:
+        """What answers for a name has changed: tell the metrics, let go of what was swapped out."""
+        self._announce(swap.added)
+        served = {(d.name, d.version) for d in self._repository.detectors()}
+        for detector in swap.retired:
+            self._engine.retire(detector)
+            if (detector.name, detector.version) not in served:
+                self.metrics.withdraw(detector.name, detector.version)
+
+    def _announce(self, detectors: Iterable[LoadedDetector]) -> None:
+        load_duration_s = self._repository.load_duration_s
+        for detector in detectors:
+            self.metrics.announce(
+                detector.name,
+                detector.version,
+                alarm_rate=detector.rule.decision.alarm_rate,
+                load_s=load_duration_s[detector],
+            )
 
 
 class Call:
     """One request on its way through a door: its id, its clock, its line in log and metrics."""
 
     def __init__(
-        self, service: Service, protocol: str, method: str, request_id: str | None
+        self, service: Service, protocol: str, method: str, request_id: str | None, span: Span
     ) -> None:
         sane = request_id is not None and _SANE_ID.fullmatch(request_id)
         self.request_id = request_id if request_id and sane else uuid.uuid4().hex
         self.method = method
         self.detector: LoadedDetector | None = None
+        self.is_scoring = False  # whether a detector was asked for verdicts
+        self.queued_s = 0.0
+        self.rows: NDArray[Any] | None = None  # those that were scored
         self.error = ""
         self.started_s = service.clock()
         self._service = service
         self._protocol = protocol
+        self.span = span
+
+    def answered(self, scored: Scored, decoded: Decoded) -> Answer:
+        """The answer of the detector that was found, noted for the trace and for shadow traffic."""
+        if self.detector is None:
+            raise RuntimeError("no detector was asked")
+        self.span.phase("queue", self.queued_s, scored.ran_s[0])
+        self.span.phase("compute", *scored.ran_s)
+        self.rows = decoded.x
+        return Answer(self.detector, scored, decoded.unseen_categories, decoded.missing_values)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Time one phase of this request, for the detector it found."""
-        started = self._service.clock()
+        started_s = self._service.clock()
         yield
+        ended_s = self.queued_s = self._service.clock()
+        self.span.phase(name, started_s, ended_s)
         if self.detector is not None:
             model = self._service.metrics.model(self.detector.name, self.detector.version)
-            model.phases[name].observe(self._service.clock() - started)
+            model.phases[name].observe(ended_s - started_s)
 
     def explain(self, error: BaseException) -> str:
         """What the caller of an unexpected error is told; the log is told everything."""
@@ -150,10 +284,17 @@ class Call:
         return f"internal error; the log has it under request id {self.request_id}"
 
     def close(self, code: str, *, quiet: bool = False) -> None:
-        """Log and count the answer. quiet: a probe that went well, worth a debug line only."""
-        duration_s = self._service.clock() - self.started_s
+        """Log and count the answer. quiet: a probe that went well, no matter for a trace.
+
+        What went well and is in no trace is a debug line: one each costs as much as a small model.
+        """
+        ended_s = self._service.clock()
+        duration_s = ended_s - self.started_s
         name = self.detector.name if self.detector else ""
         version = str(self.detector.version) if self.detector else ""
+        if self.is_scoring and self.detector is not None:
+            model = self._service.metrics.model(self.detector.name, self.detector.version)
+            model.observe_answer(duration_s, is_success=self.rows is not None)
         fields: dict[str, object] = {
             "request_id": self.request_id,
             "protocol": self._protocol,
@@ -165,7 +306,12 @@ class Call:
         }
         if self.error:
             fields["error"] = self.error
-        logger.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"fields": fields})
+        if not quiet:
+            trace_id = self.span.end(fields, started_s=self.started_s, ended_s=ended_s)
+            if trace_id:
+                fields["trace_id"] = trace_id
+        level = logging.INFO if self.error or "trace_id" in fields else logging.DEBUG
+        logger.log(level, "request", extra={"fields": fields})
         self._service.metrics.observe_request(
             name,
             version,

@@ -21,6 +21,7 @@ from amiss_export.bundle import TableInput, resolve_version
 from amiss_serving.detector import LoadedDetector, load_detector
 from amiss_serving.engine import Engine
 from amiss_serving.metrics import Metrics
+from amiss_serving.runtimes import RuntimeOptions
 from amiss_serving.server import serving
 from amiss_serving.settings import Settings
 
@@ -31,7 +32,9 @@ REPEATS = 3
 def main() -> None:
     options = _options()
     version = resolve_version(options.models, options.detector)
-    detector = load_detector(options.models, options.detector, version, device="cpu")
+    detector = load_detector(
+        options.models, options.detector, version, options=RuntimeOptions(device="cpu")
+    )
     rows = _rows(detector)
     bare = _rate(lambda: detector.runtime.run(rows, ("score",)), seconds=options.seconds)
     ours = asyncio.run(_engine_rate(detector, rows, seconds=options.seconds))

@@ -80,6 +80,7 @@ def test_no_option_is_guessed(options: tuple[str, ...]) -> None:
         (b"http_port: -1", (), "http_port must lie between 0 and 65535, got -1"),
         (b"drain_s: 1", ("--config", "nowhere.yaml"), "nowhere.yaml"),
         (b"host: 0.0.0.0", (), "--insecure"),
+        (b"provider_option: 5", (), "provider_option must be KEY=VALUE, got '5'"),
     ],
 )
 def test_a_wrong_value_in_file_or_flag_is_one_line_and_exit_code_2(
@@ -114,3 +115,28 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     (line,) = printed.err.splitlines()
     assert line.startswith("amiss serve: ")
     return line
+
+
+@pytest.mark.parametrize(
+    ("flags", "config", "environment"),
+    [
+        (("--provider-option", "a=1", "--provider-option", "b=2"), "", ""),
+        ((), "provider_option: [a=1, b=2]", ""),
+        ((), "", "[a=1, b=2]"),
+        (("--provider-option", "b=2"), "provider_option: a=1", ""),
+        (("--provider-option", "b=2"), "", "a=1"),
+    ],
+)
+def test_provider_options_come_from_flag_file_or_environment(
+    flags: tuple[str, ...],
+    config: str,
+    environment: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One or several KEY=VALUE are read by key, and flags add to what is set elsewhere."""
+    (tmp_path / "serve.yaml").write_text(config or "{}")
+    if environment:
+        monkeypatch.setenv("AMISS_PROVIDER_OPTION", environment)
+    given = settings_of("--config", str(tmp_path / "serve.yaml"), *flags)
+    assert given.provider_options() == {"a": "1", "b": "2"}

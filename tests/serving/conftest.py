@@ -18,7 +18,7 @@ from amiss_serving.engine import Engine
 from amiss_serving.inputs import Limits
 from amiss_serving.metrics import Metrics
 from amiss_serving.repository import DetectorRepository
-from amiss_serving.runtimes import Runtime
+from amiss_serving.runtimes import Runtime, RuntimeOptions
 from amiss_serving.server import Addresses, serving
 from amiss_serving.service import Service
 from amiss_serving.settings import Settings
@@ -26,6 +26,7 @@ from bundle_factory import write_image_bundle, write_table_bundle
 
 TOKEN = "correct-horse"
 POISON = 666.0
+CPU = RuntimeOptions(device="cpu")
 
 
 @dataclass
@@ -57,7 +58,7 @@ MakeDetector = Callable[[Runtime], LoadedDetector]
 def make_detector(tmp_path_factory: pytest.TempPathFactory) -> MakeDetector:
     """A real table detector (three columns) with the given runtime in the place of its own."""
     models = tmp_path_factory.mktemp("models")
-    loaded = load_detector(models, "table", write_table_bundle(models), device="cpu")
+    loaded = load_detector(models, "table", write_table_bundle(models), options=CPU)
     return lambda runtime: replace(loaded, runtime=runtime)
 
 
@@ -129,10 +130,9 @@ async def slow(tmp_path: Path) -> AsyncIterator[Slow]:
 
     def build(settings: Settings) -> Service:
         def load(name: str, version: int) -> LoadedDetector:
-            return replace(load_detector(tmp_path, name, version, device="cpu"), runtime=runtime)
+            return replace(load_detector(tmp_path, name, version, options=CPU), runtime=runtime)
 
         repository = DetectorRepository(tmp_path, load)
-        repository.scan()
         metrics = Metrics(CollectorRegistry())
         limits = Limits(max_rows=8, max_bytes=10_000, max_pixels=10_000)
         engine = Engine(metrics, max_queue_rows=8)

@@ -68,6 +68,16 @@ async def test_every_http_route_refuses_without_the_token(guarded: Served, tmp_p
         "/docs",
         "/openapi.json",
         "/metrics",
+        "/v2",
+        "/v2/models/stats",
+        "/v2/repository/index",
+        "/v2/repository/models/table/load",
+        "/v2/repository/models/table/unload",
+        *(
+            f"/v2/models/table{version}{suffix}"
+            for version in ("", "/versions/1")
+            for suffix in ("", "/ready", "/config", "/stats", "/infer")
+        ),
     }
     ports = {"http": guarded.addresses.http, "metrics": guarded.addresses.metrics}
     async with httpx.AsyncClient() as client:
@@ -92,7 +102,8 @@ async def test_every_http_route_refuses_without_the_token(guarded: Served, tmp_p
         "/healthz/../v1/detectors",
         "/v1/detectors;/healthz",
         "/v1/detectors?/healthz",
-        "/v2/health/live",
+        "/v2/health/live/",
+        "/v2/health/alive",
         "/readyz%2f",
     ],
 )
@@ -149,7 +160,12 @@ async def test_every_rpc_refuses_without_the_token(guarded: Served) -> None:
         assert len(found) >= 6
         assert set(found) >= OPEN_RPCS
         closed = [rpc for rpc in found if rpc not in OPEN_RPCS]
-        assert {rpc.rpartition("/")[2] for rpc in OPEN_RPCS} == {"Check", "Watch"}
+        assert {rpc.rpartition("/")[2] for rpc in OPEN_RPCS} == {
+            "Check",
+            "Watch",
+            "ServerLive",
+            "ServerReady",
+        }
         for rpc in (*closed, "/amiss.v1.ScoringService/Made", "/made.Up/Rpc"):
             for headers in WRONG:
                 assert await ended(channel, rpc, headers) == grpc.StatusCode.UNAUTHENTICATED, rpc

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from amiss_export.errors import AmissError, BadInput
-from amiss_serving import errors, grpc_server, http_door
+from amiss_serving import errors, grpc_door, http_door
 
 
 def test_both_doors_know_every_error() -> None:
@@ -16,12 +16,12 @@ def test_both_doors_know_every_error() -> None:
         for _, kind in inspect.getmembers(errors, inspect.isclass)
         if issubclass(kind, AmissError)
     } | {BadInput}
-    assert set(http_door.STATUS) == set(grpc_server.STATUS) == ours
+    assert set(http_door.STATUS) == set(grpc_door.STATUS) == ours
     readme = (Path(__file__).parents[2] / "serving" / "README.md").read_text()
     for kind in ours:
         row = next(line for line in readme.splitlines() if line.startswith(f"| `{kind.__name__}`"))
         assert f"| {http_door.STATUS[kind]}" in row
-        assert f"| {grpc_server.STATUS[kind].name} |" in row
+        assert f"| {grpc_door.STATUS[kind].name} |" in row
 
 
 @pytest.mark.parametrize("kind", http_door.STATUS)

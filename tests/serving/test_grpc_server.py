@@ -242,8 +242,10 @@ async def test_reflection_lists_every_service(channel: grpc.aio.Channel) -> None
     asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
     (answer,) = [answer async for answer in stub.ServerReflectionInfo(asked)]
     assert {service.name for service in answer.list_services_response.service} == {
+        "amiss.v1.ModelService",
         "amiss.v1.ScoringService",
         "grpc.health.v1.Health",
+        "inference.GRPCInferenceService",
         "grpc.reflection.v1alpha.ServerReflection",
     }
 

@@ -29,6 +29,11 @@ NAMES = {
     "amiss_p_value",
     "amiss_alarm_rate_expected",
     "amiss_worker_restarts",
+    "amiss_shadow_rows",
+    "amiss_shadow_disagreements",
+    "amiss_shadow_errors",
+    "amiss_shadow_score_difference",
+    "amiss_shadow_duration_seconds",
     "amiss_model_info",
     "amiss_model_load_duration_seconds",
 }

@@ -1,0 +1,272 @@
+"""What surrounds every RPC: its id, the error table, the line in the log. The gRPC HttpDoor."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from amiss_export.errors import AmissError, BadInput
+from amiss_serving import errors
+from amiss_serving.grpc_bridge import AsyncContext, stream, unary
+from amiss_serving.grpc_calls import Respond, RpcContext, RpcHandler, callback_handler
+from amiss_serving.service import INLINE_BYTES, OTHER, Answer, Ask, Call, Service
+from amiss_serving.tracing import UNKNOWN
+
+STATUS: dict[type[Exception], grpc.StatusCode] = {
+    BadInput: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.SwitchedOff: grpc.StatusCode.PERMISSION_DENIED,
+    errors.LoadFailed: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.DetectorNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.NoSuchMethod: grpc.StatusCode.UNIMPLEMENTED,
+    errors.TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.NotReady: grpc.StatusCode.UNAVAILABLE,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.CallerGone: grpc.StatusCode.CANCELLED,
+    AmissError: grpc.StatusCode.INTERNAL,
+}
+# A full queue is told from a request that is too large for good: both are RESOURCE_EXHAUSTED.
+TRAILERS: dict[type[Exception], tuple[tuple[str, str], ...]] = {
+    errors.QueueFull: (("retry-after", "1"),),
+    errors.NotReady: (("retry-after", "1"),),
+}
+_MESSAGE_CHARACTERS = 2_000  # the status travels in headers, and those are bounded
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring(Generic[M]):
+    """How an RPC that scores is translated: bytes, request, what is asked, answer, bytes."""
+
+    request: type[M]
+    ask: Callable[[M], Ask]
+    response: Callable[[Answer, M], bytes]
+
+
+class GrpcDoor:
+    """Servicers answer their RPCs through it; what is refused before one is found, it answers.
+
+    RPCs that score never touch the event loop: they come in on grpcio's thread and are answered
+    from the engine's. The others run on the loop it was made on.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._loop = asyncio.get_running_loop()
+        self._methods: dict[str, str] = {}  # the path on the wire: the name in log and metrics
+        self._full_names: dict[str, str] = {}  # that name: PACKAGE.SERVICE/METHOD, in traces
+
+    def add(
+        self,
+        server: grpc.Server,
+        described: ServiceDescriptor,
+        servicer: object,
+        scoring: Mapping[str, Scoring[Any]] = MappingProxyType({}),
+    ) -> None:
+        """Let the servicer's methods answer the RPCs of the service described, and `scoring`'s."""
+        handlers = {}
+        for method in described.methods:
+            full_name = f"{described.full_name}/{method.name}"
+            self._methods[f"/{full_name}"] = method.name
+            self._full_names[method.name] = full_name
+            handlers[method.name] = (
+                callback_handler(partial(self._score, method.name, scoring[method.name]))
+                if method.name in scoring
+                else self._handler(method, getattr(servicer, method.name))
+            )
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(described.full_name, handlers),)
+        )
+
+    def open(self, method: str, context: RpcContext | AsyncContext) -> Call:
+        """The record of a request that has just arrived; close it when it is answered."""
+        metadata = dict(context.invocation_metadata() or ())
+        span = self._service.tracer.rpc(self._full_names.get(method, UNKNOWN), metadata)
+        return self._service.open("grpc", method, _text(metadata.get("x-request-id")), span)
+
+    async def answer(
+        self,
+        method: str,
+        context: AsyncContext,
+        work: Callable[[Call], Awaitable[T]],
+        *,
+        quiet: bool = False,
+    ) -> T:
+        """What work returns; its errors as a status. Either way one line in log and metrics.
+
+        quiet: a probe, whose line is at debug level while all is well.
+        """
+        call = self.open(method, context)
+        context.set_trailing_metadata((("x-request-id", call.request_id),))
+        code = grpc.StatusCode.OK
+        try:
+            return await work(call)
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except Exception as error:
+            code, call.error = status_of(error, call)
+            trailers = TRAILERS.get(type(error), ())
+            context.set_trailing_metadata((("x-request-id", call.request_id), *trailers))
+            await context.abort(code, call.error)
+            raise  # abort already has
+        finally:
+            call.close(code.name, quiet=quiet and code is grpc.StatusCode.OK)
+
+    def refuse(self, path: str, context: RpcContext, error: Exception) -> None:
+        """End an RPC that goes no further, known or not, with the error."""
+        call = self.open(self._methods.get(path, OTHER), context)
+        code, call.error = status_of(error, call)
+        call.close(code.name)
+        context.set_trailing_metadata((("x-request-id", call.request_id),))
+        context.abort(code, call.error)
+
+    def _score(
+        self,
+        method: str,
+        scoring: Scoring[M],
+        data: bytes,
+        context: RpcContext,
+        respond: Respond,
+    ) -> None:
+        """Begin one RPC that scores. On grpcio's thread: large requests go on in another."""
+        call = self.open(method, context)
+        rpc = _ScoringRpc(self._service, call, scoring, context, respond)
+        try:
+            request = _read(scoring.request, data)
+            ask = scoring.ask(request)
+        except Exception as error:
+            rpc.finish(error)
+            return
+        if ask.size_bytes <= INLINE_BYTES:
+            rpc.begin(request, ask)
+        else:
+            self._loop.call_soon_threadsafe(
+                self._loop.run_in_executor, None, rpc.begin, request, ask
+            )
+
+    def _handler(self, method: MethodDescriptor, answer: Callable[..., Any]) -> RpcHandler:
+        """One RPC as the generated code has it, but a message that is none is bad input like any.
+
+        An RPC that streams finds the BadInput in its stream.
+        """
+        request_class: type[Message] = GetMessageClass(method.input_type)
+        path = f"/{method.containing_service.full_name}/{method.name}"
+
+        def read(data: bytes) -> Message | BadInput:
+            try:
+                return _read(request_class, data)
+            except BadInput as error:
+                return error
+
+        async def whole(data: bytes, context: AsyncContext) -> Message:
+            request = read(data)
+            if isinstance(request, BadInput):
+                await self._deny(path, context, request)
+            response: Message = await answer(request, context)
+            return response
+
+        async def streamed(
+            requests: AsyncIterator[bytes], context: AsyncContext
+        ) -> AsyncIterator[Message]:
+            if method.client_streaming:
+                async for response in answer((read(data) async for data in requests), context):
+                    yield response
+                return
+            await whole(await anext(requests), context)  # it writes to the context
+
+        if method.client_streaming or method.server_streaming:
+            return stream(streamed, self._loop)
+        return unary(whole, self._loop)
+
+    async def _deny(self, path: str, context: AsyncContext, error: Exception) -> None:
+        async def work(_: Call) -> None:
+            raise error
+
+        await self.answer(self._methods.get(path, OTHER), context, work)
+
+
+class _ScoringRpc(Generic[M]):
+    """One RPC that scores, on its way from request to response. Called from several threads."""
+
+    def __init__(
+        self,
+        service: Service,
+        call: Call,
+        scoring: Scoring[M],
+        context: RpcContext,
+        respond: Respond,
+    ) -> None:
+        self._service = service
+        self._call = call
+        self._scoring = scoring
+        self._context = context
+        self._respond = respond
+
+    def begin(self, request: M, ask: Ask) -> None:
+        """Submit the rows; `finish` is called once, unless the caller leaves before."""
+        self._request = request
+        ask = ask.within(self._context.time_remaining())
+        try:
+            ticket = self._service.submit(self._call, ask, self.finish)
+        except Exception as error:
+            self.finish(error)
+            return
+
+        def ended() -> None:
+            if ticket.cancel():
+                self._call.close(grpc.StatusCode.CANCELLED.name)
+
+        if not self._context.add_callback(ended):  # it is over already
+            ended()
+
+    def finish(self, result: Answer | Exception) -> None:
+        """Send what came of it."""
+        code = grpc.StatusCode.OK
+        response: bytes | None = None
+        trailers: tuple[tuple[str, str], ...] = ()
+        try:
+            if isinstance(result, Exception):
+                raise result
+            with self._call.phase("encode"):
+                response = self._scoring.response(result, self._request)
+        except Exception as error:
+            code, self._call.error = status_of(error, self._call)
+            trailers = TRAILERS.get(type(error), ())
+            self._context.set_code(code)
+            self._context.set_details(self._call.error)
+        self._context.set_trailing_metadata((("x-request-id", self._call.request_id), *trailers))
+        self._respond(response)
+        self._call.close(code.name)
+
+
+def _read(request: type[M], data: bytes) -> M:
+    """The message that the bytes hold. Raises BadInput."""
+    try:
+        return request.FromString(data)
+    except DecodeError as error:
+        raise BadInput(
+            f"expected a message {request.DESCRIPTOR.full_name}, got {len(data)} bytes: {error}"
+        ) from error
+
+
+def status_of(error: Exception, call: Call) -> tuple[grpc.StatusCode, str]:
+    """Code and message by the table; what is not in it is logged in full, answered in general."""
+    for kind in type(error).__mro__:
+        if kind in STATUS:
+            return STATUS[kind], str(error)[:_MESSAGE_CHARACTERS]
+    return grpc.StatusCode.INTERNAL, call.explain(error)
+
+
+def _text(value: str | bytes | None) -> str | None:
+    return value if isinstance(value, str) else None
