@@ -141,6 +141,7 @@ def build_service(settings: Settings) -> Service:
         max_queue_rows=settings.max_queue_rows,
         max_request_rows=settings.max_request_rows,
         parallel_runs=settings.parallel_runs,
+        stalled_after_s=settings.stalled_after_s,
     )
     limits = Limits(
         max_rows=settings.max_request_rows,

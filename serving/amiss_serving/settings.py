@@ -36,6 +36,7 @@ class Settings:
         device: auto (CUDA when there is a device, else CPU), cpu, or cuda:0.
         threads: CPU threads inside one run of a model.
         parallel_runs: Runs of one model that may go on at a time; amiss bench finds what pays.
+        stalled_after_s: Seconds after which a run of a model counts as stalled: health turns red.
         warm_up_rows: Batch sizes that a model runs once when it is loaded, so that no caller waits
             for what is made the first time, e.g. [1, 64]. One row is always tried.
         gpu_mem_limit_bytes: Most that one session of ONNX Runtime takes of a CUDA device; a model
@@ -73,6 +74,7 @@ class Settings:
     device: str = "auto"
     threads: int = 1
     parallel_runs: int = 1
+    stalled_after_s: float = 4.0
     warm_up_rows: tuple[int, ...] = ()
     gpu_mem_limit_bytes: int | None = None
     provider_option: tuple[str, ...] = ()
