@@ -5,7 +5,7 @@ prediction, Vovk et al. 2005; tolerance bound, Wilks 1941 / Vovk 2012.
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,8 +19,7 @@ TOLERANCE = 1e-6  # of Decision.scale: what runtimes and batch sizes may differ 
 Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Verdicts:
+class Verdicts(NamedTuple):
     """Answers for n rows, each array (n,).
 
     score: higher = more anomalous. normalized_score: 0 median normal, 0.5 threshold, 1 at most.

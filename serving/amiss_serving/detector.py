@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,8 +18,7 @@ from amiss_serving.runtimes import DEFAULTS, Runtime, RuntimeOptions, open_runti
 SCORE, RECONSTRUCTION = "score", "reconstruction"
 
 
-@dataclass(frozen=True)
-class Scored:
+class Scored(msgspec.Struct, frozen=True, gc=False):
     """Verdicts for n rows; reconstruction (n, ...) float32 when it was asked for.
 
     ran_s: moments, as of time.monotonic, at which the model's run for them began and ended.
@@ -32,10 +32,10 @@ class Scored:
         """Rows start to stop; the reconstruction is left out unless reconstruct."""
         v, r = self.verdicts, self.reconstruction
         verdicts = Verdicts(
-            score=v.score[start:stop],
-            normalized_score=v.normalized_score[start:stop],
-            p_value=v.p_value[start:stop],
-            is_anomaly=v.is_anomaly[start:stop],
+            v.score[start:stop],
+            v.normalized_score[start:stop],
+            v.p_value[start:stop],
+            v.is_anomaly[start:stop],
         )
         rows = r[start:stop] if reconstruct and r is not None else None
         return Scored(verdicts, rows, self.ran_s)
@@ -46,12 +46,7 @@ def joined(parts: Sequence[Scored]) -> Scored:
     verdicts = [part.verdicts for part in parts]
     reconstructions = [part.reconstruction for part in parts if part.reconstruction is not None]
     return Scored(
-        Verdicts(
-            score=np.concatenate([v.score for v in verdicts]),
-            normalized_score=np.concatenate([v.normalized_score for v in verdicts]),
-            p_value=np.concatenate([v.p_value for v in verdicts]),
-            is_anomaly=np.concatenate([v.is_anomaly for v in verdicts]),
-        ),
+        Verdicts(*[np.concatenate(columns) for columns in zip(*verdicts, strict=True)]),
         np.concatenate(reconstructions) if reconstructions else None,
         (min(part.ran_s[0] for part in parts), max(part.ran_s[1] for part in parts)),
     )

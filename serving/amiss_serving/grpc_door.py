@@ -14,6 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from amiss_export.errors import AmissError, BadInput
 from amiss_serving import errors
+from amiss_serving.auth import GrpcRouter
 from amiss_serving.grpc_bridge import AsyncContext, stream, unary
 from amiss_serving.grpc_calls import Respond, RpcContext, RpcHandler, callback_handler
 from amiss_serving.service import INLINE_BYTES, OTHER, Answer, Ask, Call, Service
@@ -68,7 +69,7 @@ class GrpcDoor:
 
     def add(
         self,
-        server: grpc.Server,
+        router: GrpcRouter,
         described: ServiceDescriptor,
         servicer: object,
         scoring: Mapping[str, Scoring[Any]] = MappingProxyType({}),
@@ -84,9 +85,7 @@ class GrpcDoor:
                 if method.name in scoring
                 else self._handler(method, getattr(servicer, method.name))
             )
-        server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(described.full_name, handlers),)
-        )
+        router.add_registered_method_handlers(described.full_name, handlers)
 
     def open(self, method: str, context: RpcContext | AsyncContext) -> Call:
         """The record of a request that has just arrived; close it when it is answered."""
@@ -245,7 +244,9 @@ class _ScoringRpc(Generic[M]):
             trailers = TRAILERS.get(type(error), ())
             self._context.set_code(code)
             self._context.set_details(self._call.error)
-        self._context.set_trailing_metadata((("x-request-id", self._call.request_id), *trailers))
+        if response is None or self._call.has_own_id:  # else nobody asks: it costs 5 us to send
+            trailers = (("x-request-id", self._call.request_id), *trailers)
+            self._context.set_trailing_metadata(trailers)
         self._respond(response)
         self._call.close(code.name)
 

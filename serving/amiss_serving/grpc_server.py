@@ -9,7 +9,7 @@ from grpc_reflection.v1alpha import reflection
 
 from amiss.v1 import scoring_pb2 as pb
 from amiss_serving import oip_grpc
-from amiss_serving.auth import HEALTH, Gate, GrpcGate
+from amiss_serving.auth import HEALTH, Gate, GrpcRouter
 from amiss_serving.grpc_bridge import AsyncContext
 from amiss_serving.grpc_door import GrpcDoor, Scoring
 from amiss_serving.grpc_messages import (
@@ -52,8 +52,8 @@ class ScoringServicer:
         self, request: pb.GetDetectorRequest, context: AsyncContext
     ) -> pb.GetDetectorResponse:
         async def work(call: Call) -> pb.GetDetectorResponse:
-            call.detector = self._service.repository.resolve(request.name, request.version)
-            return pb.GetDetectorResponse(detector=detector_message(call.detector))
+            detector = call.found(self._service.repository.resolve(request.name, request.version))
+            return pb.GetDetectorResponse(detector=detector_message(detector))
 
         return await self._door.answer("GetDetector", context, work)
 
@@ -83,24 +83,25 @@ def build_grpc_server(service: Service, gate: Gate) -> tuple[GrpcServer, HealthD
     Needs a running event loop: RPCs that do not score run on it.
     """
     door = GrpcDoor(service)
+    router = GrpcRouter(gate, door.refuse)
     most = service.limits.max_bytes + _MESSAGE_OVERHEAD_BYTES
     server = grpc.server(
         ThreadPoolExecutor(_THREADS, thread_name_prefix="grpc"),
-        interceptors=[GrpcGate(gate, door.refuse)],
         options=[
             ("grpc.max_receive_message_length", most),
             ("grpc.max_send_message_length", -1),  # bounded by the rows of the request
             ("grpc.so_reuseport", 0),  # else a second service would share the port unnoticed
         ],
     )
-    door.add(server, SCORING, ScoringServicer(service, door), RPCS_THAT_SCORE)
-    door.add(server, MODELS, ModelServicer(service, door))
-    door.add(server, INFERENCE, InferenceServicer(service, door), oip_grpc.SCORING)
+    door.add(router, SCORING, ScoringServicer(service, door), RPCS_THAT_SCORE)
+    door.add(router, MODELS, ModelServicer(service, door))
+    door.add(router, INFERENCE, InferenceServicer(service, door), oip_grpc.SCORING)
     services = tuple(described.full_name for described in (SCORING, MODELS, INFERENCE))
     health_door = HealthDoor(service, services=services)
-    door.add(server, HEALTH, health_door.servicer)  # type: ignore[arg-type]  # its stubs name the class twice
+    door.add(router, HEALTH, health_door.servicer)  # type: ignore[arg-type]  # its stubs name the class twice
     names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
+    reflection.enable_server_reflection(names, router)  # type: ignore[arg-type]  # all it calls
+    server.add_generic_rpc_handlers((router,))
     return GrpcServer(server), health_door
 
 

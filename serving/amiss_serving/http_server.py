@@ -157,7 +157,7 @@ def _add_listing(app: FastAPI, service: Service) -> None:
         responses=_responses("DetectorAnswer"),
     )
     async def get_detector(request: Request, name: str, version: str = "") -> Response:
-        detector = request.state.call.detector = service.repository.resolve(name, version)
+        detector = request.state.call.found(service.repository.resolve(name, version))
         return _json(detector_answer(detector))
 
 

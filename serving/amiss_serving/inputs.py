@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,8 +36,7 @@ class Limits:
     max_pixels: int
 
 
-@dataclass(frozen=True)
-class Decoded:
+class Decoded(msgspec.Struct, frozen=True, gc=False):
     """x: uint8 (n, c, h, w) or float32 (n, d), and how many cells were unseen or missing."""
 
     x: NDArray[Any]

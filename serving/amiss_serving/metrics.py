@@ -4,8 +4,7 @@ Labels only from {model, version, protocol, method, code, phase}: their number s
 whatever callers send.
 """
 
-import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +13,12 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.metrics_core import HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from amiss_export.decision import Verdicts
+from amiss_serving.histograms import ArrayHistogram, ArraySeries
 from amiss_serving.statistics import Duration, Statistics
 
 MODEL = ("model", "version")
@@ -41,54 +37,6 @@ DIFFERENCES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 P_VALUES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 
 
-class ArrayHistogram(Collector):
-    """A Prometheus histogram that takes whole arrays: one row or a thousand cost the same.
-
-    Any thread may observe; a page read meanwhile may miss what is being counted.
-    """
-
-    def __init__(
-        self, name: str, text: str, *, bounds: Iterable[float], registry: CollectorRegistry
-    ) -> None:
-        self._name, self._text = name, text
-        self._bounds = np.array(list(bounds))
-        self._series: dict[tuple[str, ...], ArraySeries] = {}
-        registry.register(self)
-
-    def labels(self, model: str, version: str) -> "ArraySeries":
-        """The series of one detector; the same object each time."""
-        return self._series.setdefault((model, version), ArraySeries(self._bounds))
-
-    def collect(self) -> Iterable[Metric]:
-        """The family as the exposition format wants it: cumulative counts by upper bound."""
-        family = HistogramMetricFamily(self._name, self._text, labels=MODEL)
-        bounds = [*map(floatToGoString, self._bounds.tolist()), "+Inf"]
-        for labels, series in self._series.items():
-            cumulative = np.cumsum(series.counts).tolist()
-            family.add_metric(labels, list(zip(bounds, cumulative, strict=True)), series.total)
-        return [family]
-
-
-class ArraySeries:
-    """Counts of values by bucket: counts (len(bounds) + 1,), the last beyond every bound."""
-
-    def __init__(self, bounds: NDArray[np.float64]) -> None:
-        # Values are float32: compare like with like, or 0.1 would lie above the bound 0.1.
-        self._bounds = bounds.astype(np.float32)
-        self.counts = np.zeros(len(bounds) + 1, dtype=np.int64)
-        self.total = 0.0
-        self._lock = threading.Lock()
-
-    def observe(self, values: NDArray[np.float32]) -> None:
-        """Count each of the values (n,) in the first bucket whose bound is not below it."""
-        buckets = np.searchsorted(self._bounds, values, side="left")
-        counts = np.bincount(buckets, minlength=len(self.counts))
-        total = float(values.sum(dtype=np.float64))
-        with self._lock:
-            self.counts += counts
-            self.total += total
-
-
 class Metrics:
     """All families, in a registry of their own."""
 
@@ -103,25 +51,25 @@ class Metrics:
             (*MODEL, "protocol", "method", "code"),
             registry=registry,
         )
-        self.request_duration = Histogram(
+        self.request_duration = ArrayHistogram(
             "amiss_request_duration_seconds",
             "Seconds from a request's arrival to its answer.",
             (*MODEL, "protocol", "method"),
-            buckets=REQUEST_S,
+            bounds=REQUEST_S,
             registry=registry,
         )
-        self.phase_duration = Histogram(
+        self.phase_duration = ArrayHistogram(
             "amiss_phase_duration_seconds",
             "Seconds in each phase of scoring: queue, decode, compute, encode.",
             (*MODEL, "phase"),
-            buckets=PHASE_S,
+            bounds=PHASE_S,
             registry=registry,
         )
-        self.batch_rows = Histogram(
+        self.batch_rows = ArrayHistogram(
             "amiss_batch_rows",
             "Rows that went into one run of the model.",
             MODEL,
-            buckets=BATCH_ROWS,
+            bounds=BATCH_ROWS,
             registry=registry,
         )
         self.queue_rows = Gauge(
@@ -134,12 +82,14 @@ class Metrics:
         self.scores = ArrayHistogram(
             "amiss_score_normalized",
             "Normalized scores: 0 the median normal, 0.5 the threshold.",
+            MODEL,
             bounds=NORMALIZED,
             registry=registry,
         )
         self.p_values = ArrayHistogram(
             "amiss_p_value",
             "Share of calibration normals at least as anomalous as the row; uniform on normals.",
+            MODEL,
             bounds=P_VALUES,
             registry=registry,
         )
@@ -182,25 +132,26 @@ class Metrics:
         self.shadow_differences = ArrayHistogram(
             "amiss_shadow_score_difference",
             "Difference of the normalized scores of a canary and the default version, unsigned.",
+            MODEL,
             bounds=DIFFERENCES,
             registry=registry,
         )
-        self.shadow_duration = Histogram(
+        self.shadow_duration = ArrayHistogram(
             "amiss_shadow_duration_seconds",
             "Seconds each of the two versions took for the copied rows.",
             MODEL,
-            buckets=PHASE_S,
+            bounds=PHASE_S,
             registry=registry,
         )
-        self._models: dict[tuple[str, str], ModelMetrics] = {}
+        self._models: dict[tuple[str, int], ModelMetrics] = {}
         self._calls: dict[tuple[str, ...], _Calls] = {}
 
     def model(self, name: str, version: int) -> "ModelMetrics":
         """What scoring with one detector touches, resolved once."""
-        key = (name, str(version))
-        if key not in self._models:
-            self._models[key] = ModelMetrics(self, *key)
-        return self._models[key]
+        model = self._models.get((name, version))
+        if model is None:
+            model = self._models.setdefault((name, version), ModelMetrics(self, name, str(version)))
+        return model
 
     def announce(self, name: str, version: int, *, alarm_rate: float, load_s: float) -> None:
         """Publish what is known about a detector before its first request."""
@@ -230,7 +181,7 @@ class Metrics:
         self.shadow_disagreements.labels(*key).inc(disagreements)
         self.shadow_differences.labels(*key).observe(differences)
         for ran, run_s in runs_s.items():
-            self.shadow_duration.labels(name, str(ran)).observe(run_s)
+            self.shadow_duration.labels(name, str(ran)).add(run_s)
 
     def observe_request(
         self, model: str, version: str, *, protocol: str, method: str, code: str, duration_s: float
@@ -244,7 +195,7 @@ class Metrics:
                 self.request_duration.labels(model, version, protocol, method),
             )
         calls.count.inc()
-        calls.duration.observe(duration_s)
+        calls.duration.add(duration_s)
 
 
 @dataclass(frozen=True)
@@ -252,19 +203,19 @@ class _Calls:
     """The two children that a finished request touches."""
 
     count: Counter
-    duration: Histogram
+    duration: ArraySeries
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
     """One phase of one detector's requests: what Prometheus is told and what statistics add up."""
 
-    histogram: Histogram
+    series: ArraySeries
     duration: Duration
 
     def observe(self, seconds: float) -> None:
         """Count what took so long."""
-        self.histogram.observe(seconds)
+        self.series.add(seconds)
         self.duration.add(seconds)
 
 
@@ -272,7 +223,7 @@ class ModelMetrics:
     """One detector's metrics. Every series exists from the start, at zero."""
 
     def __init__(self, metrics: Metrics, name: str, version: str) -> None:
-        key = (name, version)
+        key = self.key = (name, version)
         self.statistics = Statistics()
         self.phases = {
             phase: Phase(
@@ -290,7 +241,7 @@ class ModelMetrics:
 
     def observe_run(self, rows: int, seconds: float) -> None:
         """Count one run of the model that came back."""
-        self.batch_rows.observe(rows)
+        self.batch_rows.add(rows)
         self.phases["compute"].observe(seconds)
         self.statistics.add_batch(rows, seconds)
 

@@ -101,7 +101,7 @@ def _statistics(service: Service, detector: LoadedDetector) -> Document:
         "version": str(detector.version),
         "last_inference": statistics.last_inference_ms,
         "inference_count": statistics.inference_count,
-        "execution_count": statistics.compute_infer.count,
+        "execution_count": statistics.compute_infer.read()[0],
         "inference_stats": {
             "success": _duration(statistics.success),
             "fail": _duration(statistics.fail),
@@ -125,4 +125,5 @@ def _statistics(service: Service, detector: LoadedDetector) -> Document:
 
 
 def _duration(duration: Duration) -> Document:
-    return {"count": duration.count, "ns": duration.ns}
+    count, ns = duration.read()
+    return {"count": count, "ns": ns}

@@ -22,6 +22,7 @@ from amiss_serving.oip_messages import (
     asked_outputs,
     decoder,
     infer_response,
+    infer_response_bytes,
     is_raw,
     parameters_of,
     size_bytes,
@@ -114,8 +115,8 @@ class InferenceServicer:
         self, request: pb.ModelMetadataRequest, context: AsyncContext
     ) -> pb.ModelMetadataResponse:
         async def work(call: Call) -> pb.ModelMetadataResponse:
-            call.detector = self._service.repository.resolve(request.name, request.version)
-            return pb.ModelMetadataResponse(**model_metadata(self._service, call.detector))
+            detector = call.found(self._service.repository.resolve(request.name, request.version))
+            return pb.ModelMetadataResponse(**model_metadata(self._service, detector))
 
         return await self._door.answer("ModelMetadata", context, work)
 
@@ -123,8 +124,8 @@ class InferenceServicer:
         self, request: pb.ModelConfigRequest, context: AsyncContext
     ) -> pb.ModelConfigResponse:
         async def work(call: Call) -> pb.ModelConfigResponse:
-            call.detector = self._service.repository.resolve(request.name, request.version)
-            config = pb.ModelConfig(**model_config(self._service, call.detector))
+            detector = call.found(self._service.repository.resolve(request.name, request.version))
+            config = pb.ModelConfig(**model_config(self._service, detector))
             return pb.ModelConfigResponse(config=config)
 
         return await self._door.answer("ModelConfig", context, work)
@@ -218,7 +219,8 @@ def _response(answer: Answer, request: pb.ModelInferRequest) -> pb.ModelInferRes
 
 
 def _response_bytes(answer: Answer, request: pb.ModelInferRequest) -> bytes:
-    return _response(answer, request).SerializeToString()
+    outputs = asked_outputs(request)
+    return infer_response_bytes(answer, outputs, request_id=request.id, raw=is_raw(request))
 
 
 SCORING = {"ModelInfer": Scoring(pb.ModelInferRequest, _ask, _response_bytes)}

@@ -163,7 +163,7 @@ class OipHttp:
     def _detector(self, request: Request) -> Any:
         path = request.path_params
         resolved = self._service.repository.resolve(path["name"], path.get("version", ""))
-        request.state.call.detector = resolved
+        request.state.call.found(resolved)
         return resolved
 
     async def _body(self, request: Request) -> bytes:

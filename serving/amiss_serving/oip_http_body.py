@@ -150,7 +150,7 @@ def read_infer(body: bytes, length: int | None) -> Infer:
         output.parameters for output in message.outputs
     ]:
         check_parameters(parameters, TENSOR_REFUSED)
-    outputs = checked_outputs([output.name for output in message.outputs])
+    outputs = checked_outputs(tuple(output.name for output in message.outputs))
     binary, timeout_s = _binary(message, outputs), timeout_of(message.parameters)
     return Infer(message, split, tail, outputs, binary, timeout_s)
 

@@ -44,7 +44,7 @@ def parameters_of(request: pb.ModelInferRequest) -> Mapping[str, Value]:
 
 def asked_outputs(request: pb.ModelInferRequest) -> tuple[str, ...]:
     """The outputs asked for. Raises BadInput naming one that there is not."""
-    return checked_outputs([output.name for output in request.outputs])
+    return checked_outputs(tuple([output.name for output in request.outputs]))
 
 
 def is_raw(request: pb.ModelInferRequest) -> bool:
@@ -54,6 +54,8 @@ def is_raw(request: pb.ModelInferRequest) -> bool:
 
 def size_bytes(request: pb.ModelInferRequest) -> int:
     """How much work the request is to decode: typed elements are copied, raw ones are not."""
+    if request.raw_input_contents:
+        return 0
     contents = (tensor.contents for tensor in request.inputs if tensor.HasField("contents"))
     return sum(_ELEMENT_BYTES * (len(c.fp32_contents) + len(c.uint_contents)) for c in contents)
 
@@ -97,6 +99,52 @@ def infer_response(
     for output, value in zip(response.outputs, values, strict=True):
         output.contents.CopyFrom(to_typed(value, output.datatype))
     return response
+
+
+def infer_response_bytes(
+    answer: Answer, outputs: tuple[str, ...], *, request_id: str, raw: bool
+) -> bytes:
+    """`infer_response`, serialised. Raw outputs are put behind a head made once: half the time.
+
+    On the wire a message is the sequence of its fields, in any order (protobuf's encoding).
+    """
+    if not raw:
+        return infer_response(answer, outputs, request_id=request_id, raw=raw).SerializeToString()
+    reconstruction = answer.scored.reconstruction
+    lengths = () if reconstruction is None else reconstruction.shape[1:]
+    rows, detector = len(answer.scored.verdicts.score), answer.detector
+    parts = [_head_bytes(detector.name, detector.version, outputs, rows, lengths)]
+    if request_id:
+        data = request_id.encode()
+        parts += _ID, _varint(len(data)), data
+    for value in values_of(answer, outputs):
+        parts += _RAW_OUTPUT, _varint(value.nbytes), value.tobytes()
+    return b"".join(parts)
+
+
+def _tag(field: str) -> bytes:
+    number: int = pb.ModelInferResponse.DESCRIPTOR.fields_by_name[field].number
+    return bytes([number << 3 | _LENGTH_DELIMITED])
+
+
+def _varint(value: int) -> bytes:
+    data = bytearray()
+    while value > 0x7F:
+        data.append(value & 0x7F | 0x80)
+        value >>= 7
+    data.append(value)
+    return bytes(data)
+
+
+_LENGTH_DELIMITED = 2
+_ID, _RAW_OUTPUT = _tag("id"), _tag("raw_output_contents")
+
+
+@lru_cache(maxsize=1024)
+def _head_bytes(
+    name: str, version: int, outputs: tuple[str, ...], rows: int, lengths: tuple[int, ...]
+) -> bytes:
+    return _head(name, version, outputs, rows, lengths).SerializeToString()
 
 
 @lru_cache(maxsize=1024)

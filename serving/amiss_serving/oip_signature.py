@@ -1,7 +1,8 @@
 """What a detector takes and gives, in the terms of the Open Inference Protocol v2."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,8 @@ def outputs_of(spec: Spec) -> list[Tensor]:
     return [Tensor(name, kind, shapes.get(name, (-1,))) for name, kind in DATATYPES.items()]
 
 
-def checked_outputs(names: Sequence[str]) -> tuple[str, ...]:
+@lru_cache(maxsize=256)
+def checked_outputs(names: tuple[str, ...]) -> tuple[str, ...]:
     """The outputs asked for, in order; without any all but the reconstruction. Raises BadInput."""
     if not names:
         return BY_DEFAULT
@@ -70,18 +72,23 @@ def checked_outputs(names: Sequence[str]) -> tuple[str, ...]:
         raise BadInput(f"no output {unknown[0]!r:.80}; there are {', '.join(DATATYPES)}")
     if len(set(names)) < len(names):
         raise BadInput(f"expected each output once, got {list(names)[:12]}")
-    return tuple(names)
+    return names
 
 
 def values_of(answer: Answer, outputs: Sequence[str]) -> list[NDArray[Any]]:
     """The outputs' values, float32 or bool: (n,), the threshold (1,), a reconstruction (n, ...)."""
-    verdicts = answer.scored.verdicts
-    values: Mapping[str, Any] = {
-        "score": verdicts.score,
-        "normalized_score": verdicts.normalized_score,
-        "p_value": verdicts.p_value,
-        "is_anomaly": verdicts.is_anomaly,
-        RECONSTRUCTION: answer.scored.reconstruction,
-        THRESHOLD: np.array([answer.detector.rule.decision.threshold], dtype=np.float32),
-    }
-    return [values[name] for name in outputs]
+    return [_VALUES[name](answer) for name in outputs]
+
+
+def _threshold(answer: Answer) -> NDArray[Any]:
+    return np.array([answer.detector.rule.decision.threshold], dtype=np.float32)
+
+
+_VALUES: Mapping[str, Callable[[Answer], Any]] = {
+    "score": lambda answer: answer.scored.verdicts.score,
+    "normalized_score": lambda answer: answer.scored.verdicts.normalized_score,
+    "p_value": lambda answer: answer.scored.verdicts.p_value,
+    "is_anomaly": lambda answer: answer.scored.verdicts.is_anomaly,
+    RECONSTRUCTION: lambda answer: answer.scored.reconstruction,
+    THRESHOLD: _threshold,
+}

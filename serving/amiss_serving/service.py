@@ -1,15 +1,15 @@
 """What both doors share: detector, deadline, phases, and the line in log and metrics."""
 
 import asyncio
+import itertools
 import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar
 
+import msgspec
 from numpy.typing import NDArray
 
 from amiss_serving.detector import LoadedDetector, Scored
@@ -17,7 +17,7 @@ from amiss_serving.engine import Engine, Ticket
 from amiss_serving.errors import NotReady
 from amiss_serving.inputs import Decoded, Limits, Spec
 from amiss_serving.lane import Result
-from amiss_serving.metrics import Metrics
+from amiss_serving.metrics import Metrics, ModelMetrics
 from amiss_serving.repository import DetectorRepository, Swap
 from amiss_serving.shadow import Shadow
 from amiss_serving.tracing import NO_SPAN, NO_TRACER, Span, Tracer
@@ -25,6 +25,8 @@ from amiss_serving.tracing import NO_SPAN, NO_TRACER, Span, Tracer
 INLINE_BYTES = 64 * 1024  # below this a thread costs more than the work it takes off the loop
 EXPIRE_EVERY_S = 0.05
 OTHER = "other"
+_PREFIX = uuid.uuid4().hex[:16]  # of this process; ids count on from it
+_NUMBERS = itertools.count()
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 P = ParamSpec("P")
@@ -32,8 +34,7 @@ R = TypeVar("R")
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """Verdicts for one request, the detector that gave them, and what its cells were like."""
 
     detector: LoadedDetector
@@ -42,8 +43,7 @@ class Answer:
     missing_values: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """What one request wants scored, as both doors put it.
 
     decode(spec, limits) makes the rows; size_bytes is how much work that is. timeout_s counts from
@@ -61,7 +61,7 @@ class Ask:
         """The same, with no more time than that."""
         if timeout_s is None or (self.timeout_s is not None and self.timeout_s <= timeout_s):
             return self
-        return replace(self, timeout_s=timeout_s)
+        return msgspec.structs.replace(self, timeout_s=timeout_s)
 
 
 class Service:
@@ -156,12 +156,11 @@ class Service:
     async def score(self, call: "Call", ask: Ask) -> Answer:
         """The answer to one scoring request, on the event loop; large ones decode in a thread."""
         self._check_open()
-        call.detector = self.repository.resolve(ask.name, ask.version)
-        call.is_scoring = True
+        detector = call.found(self.repository.resolve(ask.name, ask.version), is_scoring=True)
         with call.phase("decode"):
-            decoded = await aside(ask.size_bytes, ask.decode, call.detector.spec, self.limits)
+            decoded = await aside(ask.size_bytes, ask.decode, detector.spec, self.limits)
         answer = await self._engine.score(
-            call.detector,
+            detector,
             decoded.x,
             deadline_s=self._deadline_s(call, ask),
             reconstruct=ask.reconstruct,
@@ -174,16 +173,15 @@ class Service:
         Raises what keeps the request from being queued; done is not called then.
         """
         self._check_open()
-        call.detector = self.repository.resolve(ask.name, ask.version)
-        call.is_scoring = True
+        detector = call.found(self.repository.resolve(ask.name, ask.version), is_scoring=True)
         with call.phase("decode"):
-            decoded = ask.decode(call.detector.spec, self.limits)
+            decoded = ask.decode(detector.spec, self.limits)
 
         def scored(result: Result) -> None:
             done(result if isinstance(result, Exception) else call.answered(result, decoded))
 
         return self._engine.submit(
-            call.detector,
+            detector,
             decoded.x,
             deadline_s=self._deadline_s(call, ask),
             done=scored,
@@ -245,9 +243,11 @@ class Call:
         self, service: Service, protocol: str, method: str, request_id: str | None, span: Span
     ) -> None:
         sane = request_id is not None and _SANE_ID.fullmatch(request_id)
-        self.request_id = request_id if request_id and sane else uuid.uuid4().hex
+        self.has_own_id = bool(sane)
+        self.request_id = request_id if request_id and sane else f"{_PREFIX}{next(_NUMBERS):016x}"
         self.method = method
         self.detector: LoadedDetector | None = None
+        self.model: ModelMetrics | None = None  # the detector's
         self.is_scoring = False  # whether a detector was asked for verdicts
         self.queued_s = 0.0
         self.rows: NDArray[Any] | None = None  # those that were scored
@@ -256,6 +256,12 @@ class Call:
         self._service = service
         self._protocol = protocol
         self.span = span
+
+    def found(self, detector: LoadedDetector, *, is_scoring: bool = False) -> LoadedDetector:
+        """The detector that the request is about, noted for log and metrics."""
+        self.detector, self.is_scoring = detector, is_scoring
+        self.model = self._service.metrics.model(detector.name, detector.version)
+        return detector
 
     def answered(self, scored: Scored, decoded: Decoded) -> Answer:
         """The answer of the detector that was found, noted for the trace and for shadow traffic."""
@@ -266,16 +272,20 @@ class Call:
         self.rows = decoded.x
         return Answer(self.detector, scored, decoded.unseen_categories, decoded.missing_values)
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Time one phase of this request, for the detector it found."""
-        started_s = self._service.clock()
-        yield
+    def phase(self, name: str) -> "Phase":
+        """Times what is inside `with`, for the detector that was found."""
+        return Phase(self, name)
+
+    def passed(self, name: str, started_s: float) -> None:
+        """Count a phase that is over now."""
         ended_s = self.queued_s = self._service.clock()
         self.span.phase(name, started_s, ended_s)
-        if self.detector is not None:
-            model = self._service.metrics.model(self.detector.name, self.detector.version)
-            model.phases[name].observe(ended_s - started_s)
+        if self.model is not None:
+            self.model.phases[name].observe(ended_s - started_s)
+
+    def now(self) -> float:
+        """The moment, on the service's clock."""
+        return self._service.clock()
 
     def explain(self, error: BaseException) -> str:
         """What the caller of an unexpected error is told; the log is told everything."""
@@ -290,28 +300,11 @@ class Call:
         """
         ended_s = self._service.clock()
         duration_s = ended_s - self.started_s
-        name = self.detector.name if self.detector else ""
-        version = str(self.detector.version) if self.detector else ""
-        if self.is_scoring and self.detector is not None:
-            model = self._service.metrics.model(self.detector.name, self.detector.version)
-            model.observe_answer(duration_s, is_success=self.rows is not None)
-        fields: dict[str, object] = {
-            "request_id": self.request_id,
-            "protocol": self._protocol,
-            "method": self.method,
-            "detector": name,
-            "version": version,
-            "code": code,
-            "duration_s": round(duration_s, 6),
-        }
-        if self.error:
-            fields["error"] = self.error
-        if not quiet:
-            trace_id = self.span.end(fields, started_s=self.started_s, ended_s=ended_s)
-            if trace_id:
-                fields["trace_id"] = trace_id
-        level = logging.INFO if self.error or "trace_id" in fields else logging.DEBUG
-        logger.log(level, "request", extra={"fields": fields})
+        name, version = self.model.key if self.model else ("", "")
+        if self.model is not None and self.is_scoring:
+            self.model.observe_answer(duration_s, is_success=self.rows is not None)
+        if self.error or self.span is not NO_SPAN or logger.isEnabledFor(logging.DEBUG):
+            self._log(name, version, code, ended_s=ended_s, quiet=quiet)
         self._service.metrics.observe_request(
             name,
             version,
@@ -321,6 +314,41 @@ class Call:
             duration_s=duration_s,
         )
         self._service.closed(self)
+
+    def _log(self, name: str, version: str, code: str, *, ended_s: float, quiet: bool) -> None:
+        fields: dict[str, object] = {
+            "request_id": self.request_id,
+            "protocol": self._protocol,
+            "method": self.method,
+            "detector": name,
+            "version": version,
+            "code": code,
+            "duration_s": round(ended_s - self.started_s, 6),
+        }
+        if self.error:
+            fields["error"] = self.error
+        if not quiet:
+            trace_id = self.span.end(fields, started_s=self.started_s, ended_s=ended_s)
+            if trace_id:
+                fields["trace_id"] = trace_id
+        level = logging.INFO if self.error or "trace_id" in fields else logging.DEBUG
+        logger.log(level, "request", extra={"fields": fields})
+
+
+class Phase:
+    """One phase of a call, from `with` to the end of its block."""
+
+    __slots__ = ("_call", "_name", "_started_s")
+
+    def __init__(self, call: Call, name: str) -> None:
+        self._call, self._name = call, name
+
+    def __enter__(self) -> None:
+        self._started_s = self._call.now()
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None:
+            self._call.passed(self._name, self._started_s)
 
 
 async def aside(size_bytes: int, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

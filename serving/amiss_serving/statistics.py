@@ -5,25 +5,46 @@ Plain integers, written on several threads under a lock, read without.
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from amiss_serving.histograms import taken
+
+_MOST_ASIDE = 1_024
 _LOCK = threading.Lock()  # one for all: it is held for less time than it takes to choose one
 
 
-@dataclass(slots=True)
 class Duration:
     """How often, and for how many nanoseconds in total."""
 
-    count: int = 0
-    ns: int = 0
+    __slots__ = ("_aside", "_count", "_ns")
+
+    def __init__(self, count: int = 0, ns: int = 0) -> None:
+        self._count, self._ns = count, ns
+        self._aside: deque[float] = deque()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Duration) and self.read() == other.read()
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def __repr__(self) -> str:
+        return "Duration(count={}, ns={})".format(*self.read())
 
     def add(self, seconds: float) -> None:
-        """Count what took so long."""
-        ns = int(seconds * 1e9)
+        """Count what took so long, when somebody reads or many have come together."""
+        self._aside.append(seconds)
+        if len(self._aside) >= _MOST_ASIDE:
+            self.read()
+
+    def read(self) -> tuple[int, int]:
+        """Count and nanoseconds."""
+        values = taken(self._aside)
         with _LOCK:
-            self.count += 1
-            self.ns += ns
+            self._count += len(values)
+            self._ns += sum(int(value * 1e9) for value in values)
+            return self._count, self._ns
 
 
 @dataclass(slots=True)

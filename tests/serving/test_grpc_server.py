@@ -210,11 +210,12 @@ async def test_a_message_over_the_limit_is_refused(scoring: Any) -> None:
     assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_a_good_answer_carries_a_request_id(scoring: Any) -> None:
-    """Without an id of the caller's own one is made and sent back."""
-    call = scoring.Score(pb.ScoreRequest(detector="table", tensor=tensor(GOOD)))
+async def test_a_good_answer_carries_the_callers_request_id(scoring: Any) -> None:
+    """An id that came along is sent back."""
+    metadata = (("x-request-id", "mine-1"),)
+    call = scoring.Score(pb.ScoreRequest(detector="table", tensor=tensor(GOOD)), metadata=metadata)
     await call
-    assert len(dict(await call.trailing_metadata())["x-request-id"]) == 32
+    assert dict(await call.trailing_metadata())["x-request-id"] == "mine-1"
 
 
 async def test_health_speaks_for_the_whole_and_for_each_detector(

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import httpx
@@ -12,7 +13,8 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from amiss_export.decision import Verdicts
-from amiss_serving.metrics import ArrayHistogram, Metrics
+from amiss_serving.histograms import ArrayHistogram
+from amiss_serving.metrics import Metrics
 
 from .conftest import Served
 
@@ -43,7 +45,7 @@ def test_the_array_histogram_counts_like_prometheus_own() -> None:
     """Buckets, sum and count equal those of prometheus_client fed row by row, bounds included."""
     bounds = (0.1, 0.25, 0.5, 1.0)
     ours, theirs = CollectorRegistry(), CollectorRegistry()
-    array = ArrayHistogram("h", "text", bounds=bounds, registry=ours)
+    array = ArrayHistogram("h", "text", ("model", "version"), bounds=bounds, registry=ours)
     plain = Histogram("h", "text", ("model", "version"), buckets=bounds, registry=theirs)
     values = np.array([0, 0.25, 0.5, 0.75, 1, 7, 0.125, 0.25], dtype=np.float32)
     for part in (values[:3], values[3:]):
@@ -56,9 +58,31 @@ def test_the_array_histogram_counts_like_prometheus_own() -> None:
 
 def test_a_bound_that_float32_rounds_up_still_holds_its_value() -> None:
     """float32(0.1) is above 0.1, and is counted in the bucket 0.1 all the same."""
-    array = ArrayHistogram("h", "text", bounds=(0.1, 1.0), registry=CollectorRegistry())
+    array = ArrayHistogram(
+        "h", "text", ("model", "version"), bounds=(0.1, 1.0), registry=CollectorRegistry()
+    )
     array.labels("m", "1").observe(np.array([0.1], dtype=np.float32))
-    assert array.labels("m", "1").counts.tolist() == [1, 0, 0]
+    counts, _ = array.labels("m", "1").read()
+    assert counts.tolist() == [1, 0, 0]
+
+
+def test_values_put_aside_by_many_threads_are_all_counted() -> None:
+    """Whoever adds and reads meanwhile, no value is lost or counted twice."""
+    series = ArrayHistogram("h", "t", (), bounds=(0.5,), registry=CollectorRegistry()).labels()
+
+    def add() -> None:
+        for i in range(5_000):
+            series.add(i % 2)
+            if i % 100 == 0:
+                series.read()
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    counts, total = series.read()
+    assert (counts.tolist(), total) == ([10_000, 10_000], 10_000)
 
 
 def test_verdicts_are_counted_at_once() -> None:

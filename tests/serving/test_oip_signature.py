@@ -44,9 +44,9 @@ def test_what_is_not_the_input_is_refused(name: str, datatype: str, shape: tuple
 
 def test_outputs_are_those_named_or_all_but_the_reconstruction() -> None:
     """In the order asked for; unknown and repeated names are refused."""
-    assert checked_outputs([]) == BY_DEFAULT
+    assert checked_outputs(()) == BY_DEFAULT
     assert "reconstruction" not in BY_DEFAULT
-    assert checked_outputs(["reconstruction", "score"]) == ("reconstruction", "score")
+    assert checked_outputs(("reconstruction", "score")) == ("reconstruction", "score")
     for names in (["x"], ["score", "score"]):
         with pytest.raises(BadInput):
-            checked_outputs(names)
+            checked_outputs(tuple(names))
