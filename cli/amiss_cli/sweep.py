@@ -23,6 +23,8 @@ def main(argv: list[str]) -> int:
         return _summarise(chosen.summary, chosen.metric)
     config, results, jobs = read_options(argv)
     failed = _sweep(config, results, jobs=jobs)
+    if failed and not read_results(results):
+        return 1  # nothing to sum up, and each job has said why
     _summarise(results, chosen.metric)
     return 1 if failed else 0
 

@@ -96,3 +96,13 @@ def test_a_failing_job_is_exit_code_1_and_the_rest_is_there(
     assert "no column 'label'" in shown.err
     assert "good, seed 0: done" in shown.err
     assert "vae - knn" in shown.out
+
+
+def test_when_every_job_fails_its_own_words_are_the_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1, the job's reason, and nothing about a file that nobody wrote."""
+    argv = ["sweep", "--recipe", "table", "--data", str(tmp_path / "none.csv"), "--jobs", "1"]
+    assert main([*argv, "--results", str(tmp_path / "r.csv")]) == 1
+    error = capsys.readouterr().err
+    assert "none.csv" in error.splitlines()[-1]

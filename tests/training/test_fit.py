@@ -14,7 +14,7 @@ from amiss_export.errors import BadInput
 from amiss_training.detectors.vae import Vae, VaeConfig
 from amiss_training.fit import LAST, FitConfig, Fitted, fit, forget
 
-TRAINER_SETTINGS = ("max_epochs", "devices", "limit_val_batches", "val_check_interval")
+TRAINER_SETTINGS = ("max_epochs", "max_steps", "devices", "limit_val_batches", "val_check_interval")
 
 
 def normals(n: int, *, seed: int) -> Tensor:
@@ -67,12 +67,14 @@ def test_another_process_gives_the_same_weights(tmp_path: Path) -> None:
 
 
 TWO = """
+import os
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_fit import run
 _, fitted = run(Path(sys.argv[2]), epochs=2, devices=2)
-print("RESULT", fitted.is_main, len(fitted.history), fitted.best_epoch, flush=True)
+line = f"RESULT {fitted.is_main} {len(fitted.history)} {fitted.best_epoch}\\n"
+os.write(1, line.encode())  # in one piece: the other process writes, too
 """
 
 
@@ -116,6 +118,14 @@ def test_training_stops_when_normals_no_longer_improve(tmp_path: Path) -> None:
     patient = FitConfig(batch_size=50, min_steps_per_epoch=4, patience=2)
     _, fitted = run(tmp_path, epochs=50, config=patient, learning_rate=0.0)
     assert len(fitted.history) == 3
+
+
+def test_a_run_cut_off_while_it_improves_says_by_what(tmp_path: Path) -> None:
+    """The limit is named with its value; a run that patience ended names none."""
+    impatient = FitConfig(batch_size=50, min_steps_per_epoch=4, patience=1, log="none")
+    assert run(tmp_path / "a", epochs=3)[1].limit == "trainer.max_epochs 3"
+    assert run(tmp_path / "b", epochs=9, max_steps=8)[1].limit == "trainer.max_steps 8"
+    assert run(tmp_path / "c", epochs=50, config=impatient, learning_rate=0.1)[1].limit == ""
 
 
 def test_an_interrupted_run_is_continued(tmp_path: Path) -> None:

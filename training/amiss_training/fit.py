@@ -65,13 +65,16 @@ class FitConfig:
 class Fitted:
     """History: one row of losses an epoch. Best: the epoch whose averaged weights were kept.
 
-    is_main: False in the other processes of a distributed run, whose results nobody needs.
+    limit: what ended training though the loss was still falling, e.g. 'trainer.max_epochs 60'; ''
+    when patience ended it. is_main: False in the other processes of a distributed run, whose
+    results nobody needs.
     """
 
     history: list[dict[str, float]]
     best_epoch: int
     resumed: bool
     is_main: bool
+    limit: str = ""
 
 
 def fit(
@@ -145,7 +148,9 @@ def fit(
             "trainer.max_epochs, max_steps, limit_val_batches and check_val_every_n_epoch"
         )
     detector.cpu().float().load_state_dict(best.state)  # trainer.precision may have changed it
-    return Fitted(history.rows, best_epoch=best.epoch, resumed=resumed, is_main=True)
+    waited = len(history.rows) - 1 - best.epoch
+    limit = "" if waited >= config.patience else _limit(loop)
+    return Fitted(history.rows, best_epoch=best.epoch, resumed=resumed, is_main=True, limit=limit)
 
 
 def check_config(config: FitConfig) -> None:
@@ -178,6 +183,15 @@ def _settings(
         "trainer": trainer,
         type(detector).__name__.lower(): dataclasses.asdict(own) if own else {},
     }
+
+
+def _limit(loop: Trainer) -> str:
+    """The setting that ended training."""
+    if loop.max_epochs is not None and 0 <= loop.max_epochs <= loop.current_epoch:
+        return f"trainer.max_epochs {loop.max_epochs}"
+    if 0 <= loop.max_steps <= loop.global_step:
+        return f"trainer.max_steps {loop.max_steps}"
+    return "trainer.max_time" if loop.should_stop else ""
 
 
 def _near(rows: Tensor, loop: Trainer) -> Tensor:

@@ -134,12 +134,19 @@ def train(config: TrainConfig, *, say: Say = print) -> Trained | None:
 
 def _fit_lines(learned: Learned) -> list[str]:
     """How each member's training went, a line each."""
-    return [
-        f"fit {member.name}: {len(member.fitted.history)} epochs, best "
-        f"{member.fitted.best_epoch}, validation loss "
-        f"{member.fitted.history[-1].get('val_loss', float('nan')):.4g}"
-        for member in learned.members
-    ]
+    lines = []
+    for member in learned.members:
+        fitted = member.fitted
+        lines.append(
+            f"fit {member.name}: {len(fitted.history)} epochs, best {fitted.best_epoch}, "
+            f"validation loss {fitted.history[-1].get('val_loss', float('nan')):.4g}"
+        )
+        if fitted.limit:
+            lines.append(
+                f"fit {member.name}: ended by {fitted.limit} while the loss was still falling; "
+                "raise it for a better detector"
+            )
+    return lines
 
 
 def _control(config: TrainConfig, prepared: Prepared) -> np.ndarray[Any, np.dtype[np.float32]]:

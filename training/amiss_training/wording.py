@@ -18,6 +18,7 @@ TITLES = {
     "untrained": "Our network without training",
 }
 
+_ADVICE = "Consider the simpler method, or train longer (trainer.max_epochs and trainer.max_steps)."
 _SEPARATES = (
     (0.99, "almost perfectly"),
     (0.95, "very well"),
@@ -108,7 +109,7 @@ def peer_verdict(ours: float | None, peers: Mapping[str, Mapping[str, Any]]) -> 
             "less than chance may explain: the 95 % interval of the difference holds 0."
         )
     if sentences:
-        return True, " ".join([*sentences, "Consider the simpler method, or train longer."])
+        return True, " ".join([*sentences, _ADVICE])
     auroc, name, _ = ranked[0]
     return False, f"No simple peer does better; the best is {_named(name, auroc)}."
 
