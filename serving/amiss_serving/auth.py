@@ -1,7 +1,7 @@
 """One bearer token over every door. What is not named open is closed."""
 
 import hmac
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import grpc
 from grpc_health.v1 import health_pb2
@@ -63,14 +63,9 @@ class GrpcRouter(grpc.GenericRpcHandler):
         self._refuse = refuse
         self._handlers: dict[str, RpcHandler] = {}
 
-    def add_registered_method_handlers(
-        self, service: str, handlers: Mapping[str, RpcHandler]
-    ) -> None:
-        """Serve a service's methods. The name is grpcio's, so that its own code can call it."""
+    def add(self, service: str, handlers: Mapping[str, RpcHandler]) -> None:
+        """Serve a service's methods."""
         self._handlers.update({f"/{service}/{name}": h for name, h in handlers.items()})
-
-    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        """Nothing: grpcio's code adds the same methods once more in this form."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> RpcHandler:
         method = handler_call_details.method

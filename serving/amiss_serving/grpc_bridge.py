@@ -5,17 +5,26 @@ the service's event loop, as its HTTP twin does, and no thread waits for it eith
 """
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import grpc
 from google.protobuf.message import Message
 
-from amiss_serving.grpc_calls import Respond, RpcContext, RpcHandler, callback_handler
+from amiss_serving.grpc_calls import (
+    Respond,
+    RpcContext,
+    RpcHandler,
+    callback_handler,
+    send,
+    time_left_s,
+)
 
 _STREAM_REQUESTS = 64  # of one stream, read ahead
+logger = logging.getLogger(__name__)
 
 
 class Aborted(Exception):
@@ -26,12 +35,18 @@ class AsyncContext:
     """What a servicer for asyncio needs of its RPC, over the threaded server's context."""
 
     def __init__(
-        self, context: RpcContext, loop: asyncio.AbstractEventLoop, send: Respond | None = None
+        self,
+        context: RpcContext,
+        loop: asyncio.AbstractEventLoop,
+        respond: Respond,
     ) -> None:
-        self._context, self._loop, self._send = context, loop, send
+        self._context, self._loop, self._send = context, loop, respond
         self.invocation_metadata = context.invocation_metadata
-        self.time_remaining = context.time_remaining
         self.set_trailing_metadata = context.set_trailing_metadata
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the caller's deadline; None without one."""
+        return time_left_s(self._context)
 
     async def abort(self, code: grpc.StatusCode, details: str = "") -> None:
         """End the RPC with a status."""
@@ -41,8 +56,23 @@ class AsyncContext:
 
     async def write(self, message: Message) -> None:
         """Send one message of a stream; it returns once it is on its way to the caller."""
-        if self._send is not None:
-            await self._loop.run_in_executor(None, self._send, message.SerializeToString())
+        on_its_way = self._loop.create_future()
+
+        def settle() -> None:
+            if not on_its_way.done():
+                on_its_way.set_result(None)
+
+        def sent() -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(settle)
+
+        data = message.SerializeToString()
+        try:
+            send(self._context, data, sent)
+        except NotImplementedError:  # then a thread waits
+            await self._loop.run_in_executor(None, self._send, data)
+        else:
+            await on_its_way
 
 
 def unary(
@@ -51,12 +81,11 @@ def unary(
     """A unary RPC: `await answer(request, context)` gives the response to a request's bytes."""
 
     async def run(request: bytes, context: RpcContext, respond: Respond) -> None:
-        try:
-            response = await answer(request, AsyncContext(context, loop))
-        except Aborted:
-            respond(None)
-        else:
-            respond(response.SerializeToString())
+        response: bytes | None = None
+        with _ending(context):
+            answered = await answer(request, AsyncContext(context, loop, respond))
+            response = answered.SerializeToString()
+        respond(response)
 
     def begin(request: bytes, context: RpcContext, respond: Respond) -> None:
         running = asyncio.run_coroutine_threadsafe(run(request, context, respond), loop)
@@ -74,22 +103,40 @@ def stream(
     One that takes a single request is, on the wire, a stream of one.
     """
 
-    async def run(requests: AsyncIterator[bytes], context: AsyncContext, send: Respond) -> None:
-        with suppress(Aborted):
-            async for response in answer(requests, context):
-                await context.write(response)
-        await loop.run_in_executor(None, send, None)
+    async def run(requests: AsyncIterator[bytes], context: RpcContext, respond: Respond) -> None:
+        bridged = AsyncContext(context, loop, respond)
+        with _ending(context):
+            async for response in answer(requests, bridged):
+                await bridged.write(response)
+        respond(None)
 
-    def begin(requests: Iterator[bytes], context: RpcContext, send: Respond) -> None:
+    def begin(requests: Iterator[bytes], context: RpcContext, respond: Respond) -> None:
         received = _Requests(loop)
-        bridged = AsyncContext(context, loop, send)
-        running = asyncio.run_coroutine_threadsafe(run(received, bridged, send), loop)
-        context.add_callback(lambda: _cancel(running))
-        context.add_callback(received.stop)
+        running = asyncio.run_coroutine_threadsafe(run(received, context, respond), loop)
+
+        def ended() -> None:
+            running.cancel()
+            received.stop()
+
+        if not context.add_callback(ended):  # it is over already
+            ended()
         threading.Thread(target=received.read, args=(requests,), daemon=True).start()
 
     begin.experimental_non_blocking = True  # type: ignore[attr-defined]  # where grpcio looks
     return grpc.stream_stream_rpc_method_handler(begin)
+
+
+@contextmanager
+def _ending(context: RpcContext) -> Iterator[None]:
+    """Turns what a servicer raises into the status of its RPC."""
+    try:
+        yield
+    except Aborted:  # it is set
+        pass
+    except Exception:
+        logger.exception("a servicer failed")
+        context.set_code(grpc.StatusCode.INTERNAL)
+        context.set_details("internal error")
 
 
 def _cancel(running: "Future[None]") -> None:

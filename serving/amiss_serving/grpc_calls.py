@@ -10,8 +10,10 @@ thread waits after all, as documented.
 
 import importlib
 import inspect
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from queue import SimpleQueue
 from typing import Any, TypeAlias
 
@@ -33,7 +35,19 @@ _POOL_PARAMETERS = (
     "request_deserializer",
     "response_serializer",
 )
-_NEEDED = ("_Context", "_receive_message", "_status", "_RECEIVE_MESSAGE_TOKEN")
+_NEEDED = (
+    "_Context",
+    "_abort",
+    "_get_initial_metadata_operation",
+    "_is_rpc_state_active",
+    "_possibly_finish_call",
+    "_receive_message",
+    "_status",
+    "_RECEIVE_MESSAGE_TOKEN",
+    "_SEND_MESSAGE_TOKEN",
+)
+_NO_DEADLINE_S = 1e8  # what grpcio says is left when the caller set none is beyond this
+logger = logging.getLogger(__name__)
 
 
 def callback_handler(begin: Begin) -> RpcHandler:
@@ -52,6 +66,43 @@ def callback_handler(begin: Begin) -> RpcHandler:
     return grpc.unary_unary_rpc_method_handler(behavior)
 
 
+def time_left_s(context: RpcContext) -> float | None:
+    """Seconds until the caller's deadline; None without one."""
+    left = context.time_remaining()
+    return None if left is None or left > _NO_DEADLINE_S else left
+
+
+def send(context: RpcContext, message: bytes, sent: Callable[[], None]) -> None:
+    """Send one message of a stream; `sent` is called, from any thread, when it is on its way.
+
+    It is also called when the caller has gone. Where grpcio is not as we know it, raises
+    NotImplementedError.
+    """
+    if not is_supported():
+        raise NotImplementedError
+    state: Any = context._state  # type: ignore[attr-defined]
+    call: Any = context._rpc_event.call  # type: ignore[attr-defined]
+
+    def done(_: Any) -> Any:
+        with state.condition:
+            finished = _server._possibly_finish_call(state, _server._SEND_MESSAGE_TOKEN)
+        sent()
+        return finished
+
+    with state.condition:
+        is_active = _server._is_rpc_state_active(state)
+        if is_active:
+            operations = [_cygrpc.SendMessageOperation(message, 0)]
+            if state.initial_metadata_allowed:
+                operations.insert(0, _server._get_initial_metadata_operation(state, None))
+                state.initial_metadata_allowed = False
+            call.start_server_batch(operations, done)
+            state.due.add(_server._SEND_MESSAGE_TOKEN)
+    if not is_active:
+        sent()
+
+
+@lru_cache(maxsize=1)
 def is_supported() -> bool:
     """Whether this grpcio has the functions we know, with the parameters we know."""
     pool = getattr(_server, "_unary_response_in_pool", None)
@@ -89,9 +140,21 @@ class _CallbackPool(ThreadPoolExecutor):
         def received(event: Any) -> Any:
             finished = receive(event)
             request, state.request = state.request, None
-            if request is not None:
-                behavior(request, _server._Context(rpc_event, state, None), respond)
+            try:
+                if request is not None:
+                    behavior(request, _server._Context(rpc_event, state, None), respond)
+                else:
+                    abort("unimplemented", b"expected one request message, got none")
+            except Exception:  # it would end grpcio's only thread, and with it the service
+                logger.exception("an RPC could not be begun")
+                abort("internal", b"internal error")
             return finished
+
+        def abort(code: str, details: bytes) -> None:
+            with state.condition:
+                if _server._is_rpc_state_active(state):
+                    code = getattr(_cygrpc.StatusCode, code)
+                    _server._abort(state, rpc_event.call, code, details)
 
         with state.condition:
             rpc_event.call.start_server_batch((_cygrpc.ReceiveMessageOperation(0),), received)

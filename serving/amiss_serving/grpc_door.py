@@ -1,6 +1,7 @@
 """What surrounds every RPC: its id, the error table, the line in the log. The gRPC HttpDoor."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,13 @@ from amiss_export.errors import AmissError, BadInput
 from amiss_serving import errors
 from amiss_serving.auth import GrpcRouter
 from amiss_serving.grpc_bridge import AsyncContext, stream, unary
-from amiss_serving.grpc_calls import Respond, RpcContext, RpcHandler, callback_handler
+from amiss_serving.grpc_calls import (
+    Respond,
+    RpcContext,
+    RpcHandler,
+    callback_handler,
+    time_left_s,
+)
 from amiss_serving.service import INLINE_BYTES, OTHER, Answer, Ask, Call, Service
 from amiss_serving.tracing import UNKNOWN
 
@@ -85,7 +92,7 @@ class GrpcDoor:
                 if method.name in scoring
                 else self._handler(method, getattr(servicer, method.name))
             )
-        router.add_registered_method_handlers(described.full_name, handlers)
+        router.add(described.full_name, handlers)
 
     def open(self, method: str, context: RpcContext | AsyncContext) -> Call:
         """The record of a request that has just arrived; close it when it is answered."""
@@ -139,20 +146,15 @@ class GrpcDoor:
         respond: Respond,
     ) -> None:
         """Begin one RPC that scores. On grpcio's thread: large requests go on in another."""
-        call = self.open(method, context)
-        rpc = _ScoringRpc(self._service, call, scoring, context, respond)
-        try:
-            request = _read(scoring.request, data)
-            ask = scoring.ask(request)
-        except Exception as error:
-            rpc.finish(error)
-            return
-        if ask.size_bytes <= INLINE_BYTES:
-            rpc.begin(request, ask)
-        else:
-            self._loop.call_soon_threadsafe(
-                self._loop.run_in_executor, None, rpc.begin, request, ask
-            )
+        rpc = _ScoringRpc(self._service, self.open(method, context), scoring, context, respond)
+        if len(data) > INLINE_BYTES:
+            self._aside(rpc.read, data)
+        elif rpc.read(data, most_bytes=INLINE_BYTES):
+            self._aside(rpc.begin)
+
+    def _aside(self, work: Callable[..., object], *args: object) -> None:
+        """Have the work done in a thread that may take its time."""
+        self._loop.call_soon_threadsafe(self._loop.run_in_executor, None, work, *args)
 
     def _handler(self, method: MethodDescriptor, answer: Callable[..., Any]) -> RpcHandler:
         """One RPC as the generated code has it, but a message that is none is bad input like any.
@@ -182,7 +184,11 @@ class GrpcDoor:
                 async for response in answer((read(data) async for data in requests), context):
                     yield response
                 return
-            await whole(await anext(requests), context)  # it writes to the context
+            data = await anext(requests, None)
+            if data is None:
+                await self._deny(path, context, BadInput("expected one request message, got none"))
+            else:
+                await whole(data, context)  # it writes to the context
 
         if method.client_streaming or method.server_streaming:
             return stream(streamed, self._loop)
@@ -212,12 +218,23 @@ class _ScoringRpc(Generic[M]):
         self._context = context
         self._respond = respond
 
-    def begin(self, request: M, ask: Ask) -> None:
-        """Submit the rows; `finish` is called once, unless the caller leaves before."""
-        self._request = request
-        ask = ask.within(self._context.time_remaining())
+    def read(self, data: bytes, *, most_bytes: float = math.inf) -> bool:
+        """Whether the request is yet to `begin`, elsewhere: it takes more work than most_bytes."""
         try:
-            ticket = self._service.submit(self._call, ask, self.finish)
+            self._request = _read(self._scoring.request, data)
+            self._ask = self._scoring.ask(self._request).within(time_left_s(self._context))
+        except Exception as error:
+            self.finish(error)
+            return False
+        if self._ask.size_bytes > most_bytes:
+            return True
+        self.begin()
+        return False
+
+    def begin(self) -> None:
+        """Submit the rows; `finish` is called once, unless the caller leaves before."""
+        try:
+            ticket = self._service.submit(self._call, self._ask, self.finish)
         except Exception as error:
             self.finish(error)
             return

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 from grpc_health.v1 import health
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from amiss.v1 import scoring_pb2 as pb
 from amiss_serving import oip_grpc
@@ -26,7 +26,8 @@ from amiss_serving.service import Answer, Ask, Call, Service
 
 SCORING = pb.DESCRIPTOR.services_by_name["ScoringService"]
 _MESSAGE_OVERHEAD_BYTES = 64 * 1024
-_THREADS = 16  # for reflection, for what is refused, and to begin streams: nothing waits in them
+_THREADS = 16  # for what is refused, and to begin streams: nothing waits in them
+REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 
 
 class ScoringServicer:
@@ -100,7 +101,7 @@ def build_grpc_server(service: Service, gate: Gate) -> tuple[GrpcServer, HealthD
     health_door = HealthDoor(service, services=services)
     door.add(router, HEALTH, health_door.servicer)  # type: ignore[arg-type]  # its stubs name the class twice
     names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, router)  # type: ignore[arg-type]  # all it calls
+    door.add(router, REFLECTION, reflection.aio.ReflectionServicer(names))  # type: ignore[arg-type]  # its stubs name the class twice
     server.add_generic_rpc_handlers((router,))
     return GrpcServer(server), health_door
 

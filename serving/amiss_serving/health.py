@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 
 import grpc
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2
 
 from amiss_serving.errors import NotReady
 from amiss_serving.grpc_bridge import AsyncContext
@@ -16,13 +17,62 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 logger = logging.getLogger(__name__)
 
 
-class _HealthServicer(health.aio.HealthServicer):
-    """grpcio's own, whose List would be a traceback in the log."""
+class HealthServicer:
+    """grpc.health.v1.Health for one event loop.
+
+    grpcio's own holds a name locked while it writes to who watches it: one caller that does not
+    read would stop the word for all.
+    """
+
+    def __init__(self) -> None:
+        self._statuses: dict[str, int] = {}
+        self._changed = asyncio.Condition()
+        self._is_over = False
+
+    async def set(self, statuses: Mapping[str, int]) -> None:
+        """Tell those who check and watch."""
+        if not self._is_over:
+            await self._tell(statuses)
+
+    async def end(self) -> None:
+        """Say NOT_SERVING everywhere, for good."""
+        self._is_over = True
+        await self._tell(dict.fromkeys(self._statuses, NOT_SERVING))
+
+    async def Check(  # noqa: N802  the wire's name
+        self, request: health_pb2.HealthCheckRequest, context: AsyncContext
+    ) -> health_pb2.HealthCheckResponse:
+        status = self._statuses.get(request.service)
+        if status is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "nothing of that name was ever served")
+        return health_pb2.HealthCheckResponse(status=status)
+
+    async def Watch(  # noqa: N802  the wire's name
+        self, request: health_pb2.HealthCheckRequest, context: AsyncContext
+    ) -> None:
+        told: int | None = None
+
+        def is_news() -> bool:
+            return self._status(request.service) != told
+
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(is_news)
+            told = self._status(request.service)
+            await context.write(health_pb2.HealthCheckResponse(status=told))
 
     async def List(self, _request: object, context: AsyncContext) -> None:  # noqa: N802  the wire's name
         await context.abort(
             grpc.StatusCode.UNIMPLEMENTED, "Check one by name; ListDetectors has the names"
         )
+
+    def _status(self, name: str) -> int:
+        return self._statuses.get(name, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+
+    async def _tell(self, statuses: Mapping[str, int]) -> None:
+        async with self._changed:
+            self._statuses.update(statuses)
+            self._changed.notify_all()
 
 
 class HealthDoor:
@@ -32,7 +82,7 @@ class HealthDoor:
     """
 
     def __init__(self, service: Service, *, services: tuple[str, ...]) -> None:
-        self.servicer = _HealthServicer()
+        self.servicer = HealthServicer()
         self._service = service
         self._wholes = ("", *services)
         self._published: dict[str, int] = {}
@@ -41,10 +91,10 @@ class HealthDoor:
         """Tell those who check and watch what has changed."""
         standing = self._standing()
         gone = dict.fromkeys(self._published.keys() - standing.keys(), NOT_SERVING)
-        for name, status in {**standing, **gone}.items():
-            if self._published.get(name) != status:
-                self._published[name] = status
-                await self.servicer.set(name, status)
+        statuses = {**standing, **gone}
+        if statuses != self._published:
+            self._published = statuses
+            await self.servicer.set(statuses)
 
     async def watch(self) -> None:
         """Publish over and over, until cancelled."""
@@ -57,7 +107,7 @@ class HealthDoor:
 
     async def fail(self) -> None:
         """Say NOT_SERVING everywhere, for good: the service is going away."""
-        await self.servicer.enter_graceful_shutdown()
+        await self.servicer.end()
 
     def _standing(self) -> dict[str, int]:
         """The status of every name. A stalled model turns all red: only a restart frees it."""

@@ -3,6 +3,7 @@
 import logging
 import math
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -92,7 +93,8 @@ class Lane:
         self._bell: SimpleQueue[None] = SimpleQueue()  # one ring wakes one thread
         self._is_full = threading.Event()
         self._idle = self._threads = parallel_runs
-        metrics.queue_rows.set_function(lambda: self._rows)
+        this = weakref.ref(self)  # the metrics outlive the lane, and must not keep its detector
+        metrics.queue_rows.set_function(lambda: lane._rows if (lane := this()) else 0)
         for _ in range(parallel_runs):
             # A daemon, because a model that never comes back must not keep the process alive.
             threading.Thread(
@@ -144,6 +146,8 @@ class Lane:
             self._earliest_s = min(in_time, default=math.inf)
         error = DeadlineExceeded("the deadline passed before the rows were scored")
         self._tell([(request, error) for request in late])
+        if self.is_idle:
+            self._rest(self._detector)
 
     @property
     def is_idle(self) -> bool:
@@ -228,6 +232,8 @@ class Lane:
         error = DeadlineExceeded("the deadline passed in the queue")
         self._tell([(request, error) for request in late])
         if not run.members:
+            if self.is_idle:
+                self._rest(self._detector)
             return None
         for member in run.members:
             self._metrics.phases["queue"].observe(run.started_s - member.joined_s)
@@ -255,10 +261,7 @@ class Lane:
 
     def _finish(self, run: _Run) -> None:
         """Count the run and hand out its answers."""
-        rows = sum(len(member.x) for member in run.members)
-        self._metrics.observe_run(rows, self._clock() - run.started_s)
-        for verdicts in run.verdicts:
-            self._metrics.observe_verdicts(verdicts)
+        self._count(run)
         told: list[tuple[Request, Result]] = []
         with self._lock:
             self._runs.discard(run)
@@ -268,7 +271,7 @@ class Lane:
                     continue
                 if isinstance(answer, Scored):
                     request.answers[member.part] = answer
-                result = answer if isinstance(answer, Exception) else request.scored()
+                result = answer if isinstance(answer, Exception) else _whole(request)
                 if result is not None:
                     request.is_over = True
                     self._drop(request)
@@ -277,6 +280,15 @@ class Lane:
         if self.is_idle:
             self._rest(self._detector)
 
+    def _count(self, run: _Run) -> None:
+        try:
+            rows = sum(len(member.x) for member in run.members)
+            self._metrics.observe_run(rows, self._clock() - run.started_s)
+            for verdicts in run.verdicts:
+                self._metrics.observe_verdicts(verdicts)
+        except Exception:  # whatever is wrong with the counting, callers wait for their answers
+            logger.exception("a run could not be counted")
+
     def _tell(self, told: Sequence[tuple[Request, Result]]) -> None:
         """Call back without the lock: who is called may well submit again."""
         for request, result in told:
@@ -284,6 +296,14 @@ class Lane:
                 request.done(result)
             except Exception:  # one door's mistake must not take the thread from all the others
                 logger.exception("an answer could not be handed out")
+
+
+def _whole(request: Request) -> Result | None:
+    """The whole answer, once every part has come; the error, where it does not fit into memory."""
+    try:
+        return request.scored()
+    except Exception as error:
+        return error
 
 
 def _score(detector: LoadedDetector, run: _Run, members: list[_Member]) -> None:

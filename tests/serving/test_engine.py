@@ -1,9 +1,12 @@
 """The hot path: who is batched with whom, who is told what, and that answers are never mixed up."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -392,6 +395,51 @@ async def test_a_retired_detector_answers_those_who_have_it(make_detector: MakeD
     assert [(await a).verdicts.score.tolist() for a in (busy, waiting)] == [[0], [1]]
     assert (await ask(engine, detector, 2)).verdicts.score.tolist() == [2]
     await until(lambda: not compute_threads())
+    await engine.close()
+
+
+async def test_a_retired_detector_whose_last_request_is_late_is_let_go(
+    make_detector: MakeDetector,
+) -> None:
+    """Though its deadline passed in the queue, the threads end and nothing holds the detector."""
+    runtime, now = FakeRuntime(), [100.0]
+    engine, detector = make_engine(clock=lambda: now[0]), make_detector(runtime)
+    busy = await occupy(engine, detector, runtime)
+    late = ask(engine, detector, 1, deadline_s=160)
+    await asyncio.sleep(0)
+    engine.retire(detector)
+    now[0] = 161.0
+    runtime.free.set()
+    await busy
+    with pytest.raises(DeadlineExceeded):
+        await late
+    await until(lambda: not compute_threads())
+    held, detector = weakref.ref(detector), make_detector(runtime)
+    del busy, late
+    await until(lambda: gc.collect() >= 0 and held() is None)
+    await engine.close()
+
+
+async def test_what_waits_behind_a_stuck_model_is_told_at_its_deadline(
+    make_detector: MakeDetector,
+) -> None:
+    """`expire` tells those whose time is over, computing or waiting, and nobody else."""
+    runtime, now = FakeRuntime(), [100.0]
+    engine, detector = make_engine(clock=lambda: now[0]), make_detector(runtime)
+    runtime.free.clear()
+    told: dict[str, Any] = {}
+    for name, deadline_s in (("computing", 110.0), ("waiting", 120.0), ("patient", FAR)):
+        done = partial(told.__setitem__, name)
+        engine.submit(detector, rows(1), deadline_s=deadline_s, done=done)
+        await until(runtime.entered.is_set)
+    now[0] = 121.0
+    engine.expire()
+    assert {name: type(result) for name, result in told.items()} == {
+        "computing": DeadlineExceeded,
+        "waiting": DeadlineExceeded,
+    }
+    runtime.free.set()
+    await until(lambda: "patient" in told)
     await engine.close()
 
 

@@ -23,7 +23,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @contextmanager
-def serving(begin: Begin) -> Iterator[tuple[grpc.Server, Ask]]:
+def serving(begin: Begin) -> Iterator[tuple[grpc.Server, Ask, grpc.Channel]]:
     """A server on a free port, and what asks it."""
     server = grpc.server(ThreadPoolExecutor(4))
     handlers = grpc.method_handlers_generic_handler(
@@ -33,8 +33,8 @@ def serving(begin: Begin) -> Iterator[tuple[grpc.Server, Ask]]:
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield server, channel.unary_unary(METHOD)
-    server.stop(0).wait()
+        yield server, channel.unary_unary(METHOD), channel
+    assert server.stop(0).wait(10)
 
 
 def later(work: Callable[[], None]) -> None:
@@ -54,7 +54,7 @@ def test_a_response_may_come_from_another_thread() -> None:
         word = dict(context.invocation_metadata())["word"]
         later(lambda: respond(request + str(word).encode()))
 
-    with serving(begin) as (_, ask), ThreadPoolExecutor(16) as callers:
+    with serving(begin) as (_, ask, _), ThreadPoolExecutor(16) as callers:
         asked = [bytes([i]) for i in range(100)]
         answers = callers.map(lambda data: ask(data, metadata=(("word", "w"),), timeout=10), asked)
         assert list(answers) == [data + b"w" for data in asked]
@@ -70,7 +70,7 @@ def test_an_error_carries_code_details_and_trailers() -> None:
         context.set_details("too full")
         later(lambda: respond(None))
 
-    with serving(begin) as (_, ask), pytest.raises(grpc.RpcError) as caught:
+    with serving(begin) as (_, ask, _), pytest.raises(grpc.RpcError) as caught:
         ask(b"x", timeout=10)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert caught.value.details() == "too full"
@@ -88,7 +88,7 @@ def test_a_caller_that_leaves_is_noticed_and_answering_it_is_harmless() -> None:
         context.add_callback(gone.set)
         kept.append(respond)
 
-    with serving(begin) as (_, ask):
+    with serving(begin) as (_, ask, _):
         with pytest.raises(grpc.RpcError) as caught:
             ask(b"x", timeout=0.2)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -105,7 +105,7 @@ def test_a_server_that_stops_lets_rpcs_under_way_finish() -> None:
         begun.set()
         later(lambda: (free.wait(5), respond(b"done")))
 
-    with serving(begin) as (server, ask), ThreadPoolExecutor(1) as caller:
+    with serving(begin) as (server, ask, _), ThreadPoolExecutor(1) as caller:
         answer = caller.submit(ask, b"x", timeout=10)
         assert begun.wait(5)
         stopped = server.stop(5)
@@ -124,9 +124,52 @@ def test_a_server_that_stops_at_once_cuts_off_what_is_under_way() -> None:
         kept.append(respond)
         begun.set()
 
-    with serving(begin) as (server, ask), ThreadPoolExecutor(1) as caller:
+    with serving(begin) as (server, ask, _), ThreadPoolExecutor(1) as caller:
         answer = caller.submit(ask, b"x", timeout=10)
         assert begun.wait(5)
         assert server.stop(0).wait(5)
         assert isinstance(answer.exception(), grpc.RpcError)
         kept.pop()(b"late")
+
+
+@pytest.mark.usefixtures("way")
+def test_a_handler_that_breaks_ends_its_own_rpc_alone() -> None:
+    """Its caller is told, and the next one is answered."""
+
+    def begin(request: bytes, _: RpcContext, respond: Respond) -> None:
+        if request == b"bad":
+            raise MemoryError
+        respond(request)
+
+    with serving(begin) as (_, ask, _):
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(b"bad", timeout=10)
+        assert caught.value.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+        assert ask(b"good", timeout=10) == b"good"
+
+
+@pytest.mark.usefixtures("way")
+def test_a_caller_that_sends_no_message_is_told() -> None:
+    """A stream that ends before its first request is UNIMPLEMENTED, as grpcio itself has it."""
+    with serving(lambda *_: pytest.fail("nothing to begin")) as (_, _, channel):
+        nothing = channel.stream_unary(METHOD)
+        with pytest.raises(grpc.RpcError) as caught:
+            nothing(iter(()), timeout=10)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.usefixtures("way")
+def test_no_deadline_is_none() -> None:
+    """A caller without a deadline leaves no time at all, rather than a few hundred years."""
+    left: list[float | None] = []
+
+    def begin(request: bytes, context: RpcContext, respond: Respond) -> None:
+        left.append(grpc_calls.time_left_s(context))
+        respond(request)
+
+    with serving(begin) as (_, ask, _):
+        ask(b"x")
+        ask(b"x", timeout=50)
+    assert left[0] is None
+    assert left[1] is not None
+    assert 40 < left[1] < 60

@@ -14,7 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from amiss_export.errors import BundleRefused
 from amiss_serving.engine import Engine
-from amiss_serving.health import NOT_SERVING, REPUBLISH_S, SERVING
+from amiss_serving.grpc_bridge import AsyncContext
+from amiss_serving.health import NOT_SERVING, REPUBLISH_S, SERVING, HealthServicer
 from amiss_serving.server import serving
 from bundle_factory import write_table_bundle
 
@@ -182,3 +183,31 @@ async def test_a_failed_look_is_not_the_last(
         await repository.unload("table")
         assert await status(watch) == NOT_SERVING
         watch.cancel()
+
+
+async def test_a_watcher_that_does_not_read_holds_up_nobody() -> None:
+    """While one caller's window is shut, the word changes, others hear it, and the end comes."""
+    servicer = HealthServicer()
+    heard: list[int] = []
+
+    class Shut(AsyncContext):
+        def __init__(self) -> None:
+            pass
+
+        async def write(self, message: Any) -> None:
+            await asyncio.Event().wait()
+
+    class Open(Shut):
+        async def write(self, message: Any) -> None:
+            heard.append(message.status)
+
+    request = health_pb2.HealthCheckRequest(service="")
+    watching = [asyncio.create_task(servicer.Watch(request, kind())) for kind in (Shut, Open)]
+    async with asyncio.timeout(5):
+        await servicer.set({"": SERVING})
+        await asyncio.sleep(0.01)
+        await servicer.end()
+        await asyncio.sleep(0.01)
+    assert heard[-2:] == [SERVING, NOT_SERVING]
+    for task in watching:
+        task.cancel()
