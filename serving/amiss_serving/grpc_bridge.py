@@ -8,7 +8,6 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 
 import grpc
@@ -89,7 +88,12 @@ def unary(
 
     def begin(request: bytes, context: RpcContext, respond: Respond) -> None:
         running = asyncio.run_coroutine_threadsafe(run(request, context, respond), loop)
-        context.add_callback(lambda: _cancel(running))
+
+        def ended() -> None:
+            running.cancel()
+
+        if not context.add_callback(ended):  # it is over already
+            ended()
 
     return callback_handler(begin)
 
@@ -137,10 +141,6 @@ def _ending(context: RpcContext) -> Iterator[None]:
         logger.exception("a servicer failed")
         context.set_code(grpc.StatusCode.INTERNAL)
         context.set_details("internal error")
-
-
-def _cancel(running: "Future[None]") -> None:
-    running.cancel()
 
 
 class _Requests(AsyncIterator[bytes]):
