@@ -1,14 +1,14 @@
 """One bearer token over every door. What is not named open is closed."""
 
 import hmac
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import grpc
 from grpc_health.v1 import health_pb2
 
 from amiss.oip import open_inference_pb2 as oip
 from amiss_serving.errors import NoSuchMethod, Unauthenticated
-from amiss_serving.grpc_calls import RpcContext, RpcHandler
+from amiss_serving.grpc_calls import Begin, Metadata, RpcHandler, waiting_handler
 
 INFERENCE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
@@ -22,7 +22,7 @@ OPEN_RPCS = frozenset(
     for method in methods
 )
 
-Refuse = Callable[[str, RpcContext, Exception], None]
+Refuse = Callable[[str, grpc.ServicerContext, Exception], None]
 
 
 class Gate:
@@ -61,19 +61,32 @@ class GrpcRouter(grpc.GenericRpcHandler):
     def __init__(self, gate: Gate, refuse: Refuse) -> None:
         self._gate = gate
         self._refuse = refuse
+        self._unary: dict[bytes, Begin] = {}
         self._handlers: dict[str, RpcHandler] = {}
 
-    def add(self, service: str, handlers: Mapping[str, RpcHandler]) -> None:
-        """Serve a service's methods."""
-        self._handlers.update({f"/{service}/{name}": h for name, h in handlers.items()})
+    def add(self, service: str, method: str, handler: Begin | RpcHandler) -> None:
+        """Serve a method of a service: one that is no stream by what begins it."""
+        path = f"/{service}/{method}"
+        if isinstance(handler, grpc.RpcMethodHandler):
+            self._handlers[path] = handler
+        else:
+            self._unary[path.encode()] = handler
+            self._handlers[path] = waiting_handler(handler)
+
+    def find(self, path: bytes, metadata: Metadata) -> Begin | None:
+        """What begins a unary RPC that may pass; for all others, `service` has the answer."""
+        if self._gate.is_closed and path.decode() not in OPEN_RPCS:
+            try:
+                self._check(metadata)
+            except Unauthenticated:
+                return None
+        return self._unary.get(path)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> RpcHandler:
         method = handler_call_details.method
         if self._gate.is_closed and method not in OPEN_RPCS:
-            metadata = handler_call_details.invocation_metadata
-            given = next((value for key, value in metadata if key == "authorization"), None)
             try:
-                self._gate.check(given)
+                self._check(handler_call_details.invocation_metadata)
             except Unauthenticated as error:
                 return self._closed(method, error)
         known = self._handlers.get(method)
@@ -82,8 +95,11 @@ class GrpcRouter(grpc.GenericRpcHandler):
             return self._closed(method, absent)
         return known
 
+    def _check(self, metadata: Metadata) -> None:
+        self._gate.check(next((value for key, value in metadata if key == "authorization"), None))
+
     def _closed(self, method: str, error: Exception) -> RpcHandler:
-        def refuse(_: Iterator[bytes], context: RpcContext) -> Iterator[bytes]:
+        def refuse(_: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
             self._refuse(method, context, error)
             yield from ()
 

@@ -23,6 +23,7 @@ from amiss_serving.detector import LoadedDetector, Scored
 from amiss_serving.errors import DeadlineExceeded, NotReady, TooLarge
 from amiss_serving.lane import Done, Lane, Request, Result
 from amiss_serving.metrics import Metrics
+from amiss_serving.turn import Turn
 
 
 class Ticket:
@@ -77,19 +78,23 @@ class Engine:
         deadline_s: float,
         done: Done,
         reconstruct: bool = False,
+        turn: Turn | None = None,
     ) -> "Ticket":
         """Queue the rows of x, uint8 (n, c, h, w) or float32 (n, d); `done` gets their verdicts.
 
-        done is called once, from another thread: with Scored in the order of the rows, with
-        DeadlineExceeded or NotReady, or with what the model raised on these rows. It must not
-        block. deadline_s: moment on the engine's clock after which nobody waits for the answer.
+        done is called once, from another thread or at the end of the turn: with Scored in the order
+        of the rows, with DeadlineExceeded or NotReady, or with what the model raised on these rows.
+        It must not block. deadline_s: moment on the engine's clock after which nobody waits for it.
+        turn: the one of the caller's thread, which then runs the model itself where that is quick.
         Raises BadInput, TooLarge, QueueFull or NotReady; then nothing is queued.
         """
         x = _checked(x, detector.spec, most=self._max_request_rows)
         most = self._max_batch_rows
         parts = [x] if len(x) <= most else [x[i : i + most] for i in range(0, len(x), most)]
         request = Request(done, deadline_s, [None] * len(parts))
-        while not (lane := self._lane(detector)).join(request, parts, reconstruct=reconstruct):
+        while not (lane := self._lane(detector)).join(
+            request, parts, reconstruct=reconstruct, turn=turn
+        ):
             pass  # retired this very moment: the next one is a lane of our own
         return Ticket(lane, request)
 

@@ -9,18 +9,14 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import grpc
 from google.protobuf.message import Message
 
-from amiss_serving.grpc_calls import (
-    Respond,
-    RpcContext,
-    RpcHandler,
-    callback_handler,
-    send,
-    time_left_s,
-)
+from amiss_serving.grpc_calls import Begin, ContextRpc, Rpc, RpcHandler
+from amiss_serving.grpc_internals import cygrpc, is_supported
+from amiss_serving.grpc_internals import server as grpcio
 
 _STREAM_REQUESTS = 64  # of one stream, read ahead
 logger = logging.getLogger(__name__)
@@ -31,30 +27,32 @@ class Aborted(Exception):
 
 
 class AsyncContext:
-    """What a servicer for asyncio needs of its RPC, over the threaded server's context."""
+    """What a servicer for asyncio needs of its RPC."""
 
-    def __init__(
-        self,
-        context: RpcContext,
-        loop: asyncio.AbstractEventLoop,
-        respond: Respond,
-    ) -> None:
-        self._context, self._loop, self._send = context, loop, respond
-        self.invocation_metadata = context.invocation_metadata
-        self.set_trailing_metadata = context.set_trailing_metadata
-
-    def time_remaining(self) -> float | None:
-        """Seconds until the caller's deadline; None without one."""
-        return time_left_s(self._context)
+    def __init__(self, rpc: Rpc) -> None:
+        self._rpc = rpc
+        self.invocation_metadata = rpc.invocation_metadata
+        self.set_trailing_metadata = rpc.set_trailing_metadata
+        self.time_remaining = rpc.time_left_s
 
     async def abort(self, code: grpc.StatusCode, details: str = "") -> None:
         """End the RPC with a status."""
-        self._context.set_code(code)
-        self._context.set_details(details)
+        self._rpc.set_code(code)
+        self._rpc.set_details(details)
         raise Aborted
 
+
+class StreamContext(AsyncContext):
+    """That of an RPC whose responses are a stream."""
+
+    def __init__(
+        self, rpc: Rpc, context: grpc.ServicerContext, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__(rpc)
+        self._context, self._loop = context, loop
+
     async def write(self, message: Message) -> None:
-        """Send one message of a stream; it returns once it is on its way to the caller."""
+        """Send one message; it returns once it is on its way to the caller."""
         on_its_way = self._loop.create_future()
 
         def settle() -> None:
@@ -66,40 +64,39 @@ class AsyncContext:
                 self._loop.call_soon_threadsafe(settle)
 
         data = message.SerializeToString()
-        try:
-            send(self._context, data, sent)
-        except NotImplementedError:  # then a thread waits
-            await self._loop.run_in_executor(None, self._send, data)
-        else:
+        if is_supported():
+            _send(self._context, data, sent)
             await on_its_way
+        else:  # then a thread waits
+            await self._loop.run_in_executor(None, self._rpc.respond, data)
 
 
 def unary(
     answer: Callable[[bytes, AsyncContext], Awaitable[Message]], loop: asyncio.AbstractEventLoop
-) -> RpcHandler:
+) -> Begin:
     """A unary RPC: `await answer(request, context)` gives the response to a request's bytes."""
 
-    async def run(request: bytes, context: RpcContext, respond: Respond) -> None:
+    async def run(request: bytes, rpc: Rpc) -> None:
         response: bytes | None = None
-        with _ending(context):
-            answered = await answer(request, AsyncContext(context, loop, respond))
+        with _ending(rpc):
+            answered = await answer(request, AsyncContext(rpc))
             response = answered.SerializeToString()
-        respond(response)
+        rpc.respond(response)
 
-    def begin(request: bytes, context: RpcContext, respond: Respond) -> None:
-        running = asyncio.run_coroutine_threadsafe(run(request, context, respond), loop)
+    def begin(request: bytes, rpc: Rpc) -> None:
+        running = asyncio.run_coroutine_threadsafe(run(request, rpc), loop)
 
         def ended() -> None:
             running.cancel()
 
-        if not context.add_callback(ended):  # it is over already
+        if not rpc.add_callback(ended):  # it is over already
             ended()
 
-    return callback_handler(begin)
+    return begin
 
 
 def stream(
-    answer: Callable[[AsyncIterator[bytes], AsyncContext], AsyncIterator[Message]],
+    answer: Callable[[AsyncIterator[bytes], StreamContext], AsyncIterator[Message]],
     loop: asyncio.AbstractEventLoop,
 ) -> RpcHandler:
     """An RPC that streams: `answer(requests, context)` gives the responses to requests' bytes.
@@ -107,22 +104,27 @@ def stream(
     One that takes a single request is, on the wire, a stream of one.
     """
 
-    async def run(requests: AsyncIterator[bytes], context: RpcContext, respond: Respond) -> None:
-        bridged = AsyncContext(context, loop, respond)
-        with _ending(context):
+    async def run(requests: AsyncIterator[bytes], rpc: Rpc, context: grpc.ServicerContext) -> None:
+        bridged = StreamContext(rpc, context, loop)
+        with _ending(rpc):
             async for response in answer(requests, bridged):
                 await bridged.write(response)
-        respond(None)
+        rpc.respond(None)
 
-    def begin(requests: Iterator[bytes], context: RpcContext, respond: Respond) -> None:
+    def begin(
+        requests: Iterator[bytes],
+        context: grpc.ServicerContext,
+        respond: Callable[[bytes | None], None],
+    ) -> None:
         received = _Requests(loop)
-        running = asyncio.run_coroutine_threadsafe(run(received, context, respond), loop)
+        rpc = ContextRpc(context, respond)
+        running = asyncio.run_coroutine_threadsafe(run(received, rpc, context), loop)
 
         def ended() -> None:
             running.cancel()
             received.stop()
 
-        if not context.add_callback(ended):  # it is over already
+        if not rpc.add_callback(ended):  # it is over already
             ended()
         threading.Thread(target=received.read, args=(requests,), daemon=True).start()
 
@@ -130,8 +132,35 @@ def stream(
     return grpc.stream_stream_rpc_method_handler(begin)
 
 
+def _send(context: grpc.ServicerContext, message: bytes, sent: Callable[[], None]) -> None:
+    """Send one message of a stream; `sent` is called, from any thread, when it is on its way.
+
+    It is also called when the caller has gone.
+    """
+    state: Any = context._state  # type: ignore[attr-defined]
+    call: Any = context._rpc_event.call  # type: ignore[attr-defined]
+
+    def done(_: Any) -> Any:
+        with state.condition:
+            finished = grpcio._possibly_finish_call(state, grpcio._SEND_MESSAGE_TOKEN)
+        sent()
+        return finished
+
+    with state.condition:
+        is_active = grpcio._is_rpc_state_active(state)
+        if is_active:
+            operations = [cygrpc.SendMessageOperation(message, 0)]
+            if state.initial_metadata_allowed:
+                operations.insert(0, grpcio._get_initial_metadata_operation(state, None))
+                state.initial_metadata_allowed = False
+            call.start_server_batch(operations, done)
+            state.due.add(grpcio._SEND_MESSAGE_TOKEN)
+    if not is_active:
+        sent()
+
+
 @contextmanager
-def _ending(context: RpcContext) -> Iterator[None]:
+def _ending(rpc: Rpc) -> Iterator[None]:
     """Turns what a servicer raises into the status of its RPC."""
     try:
         yield
@@ -139,8 +168,8 @@ def _ending(context: RpcContext) -> Iterator[None]:
         pass
     except Exception:
         logger.exception("a servicer failed")
-        context.set_code(grpc.StatusCode.INTERNAL)
-        context.set_details("internal error")
+        rpc.set_code(grpc.StatusCode.INTERNAL)
+        rpc.set_details("internal error")
 
 
 class _Requests(AsyncIterator[bytes]):

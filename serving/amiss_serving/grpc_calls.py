@@ -1,167 +1,199 @@
 """Unary RPCs that are answered by callback, so that no thread waits for the model.
 
-grpcio has two servers in Python: one that keeps a thread for every RPC until it is answered, and
-one on asyncio that spends several times a small model's own time on each RPC (ADR 0007 has the
-figures). The threaded one hands every RPC to a pool of threads. `_CallbackPool` takes it there,
-reads the request and sends the response from whichever thread has it, with the functions that
-grpcio itself does so with. They are internal to grpcio: where they are not as we know them, a
-thread waits after all, as documented.
+grpcio's server in Python keeps a thread for every RPC until it is answered, and spends twice a
+small model's time on each in its own bookkeeping (ADR 0007 has the figures). `CallbackRpc` does
+with grpcio's core what that server does with it, and no more: it takes the call as it came in,
+reads the request and sends the response from whichever thread has it. `grpc_loop.py` makes them.
 """
 
-import importlib
-import inspect
 import logging
+import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
 from queue import SimpleQueue
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import grpc
 
-RpcContext = grpc.ServicerContext
-# Generic to the type checker only: hence the quotes.
-RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Respond = Callable[[bytes | None], None]
-Begin = Callable[[bytes, RpcContext, Respond], None]
+from amiss_serving.grpc_internals import STATUS_CODES, cygrpc
 
-_server: Any = importlib.import_module("grpc._server")
-_cygrpc: Any = importlib.import_module("grpc._cython.cygrpc")
-_POOL_PARAMETERS = (
-    "rpc_event",
-    "state",
-    "behavior",
-    "argument_thunk",
-    "request_deserializer",
-    "response_serializer",
-)
-_NEEDED = (
-    "_Context",
-    "_abort",
-    "_get_initial_metadata_operation",
-    "_is_rpc_state_active",
-    "_possibly_finish_call",
-    "_receive_message",
-    "_status",
-    "_RECEIVE_MESSAGE_TOKEN",
-    "_SEND_MESSAGE_TOKEN",
-)
-_NO_DEADLINE_S = 1e8  # what grpcio says is left when the caller set none is beyond this
+Metadata = tuple[tuple[str, str | bytes], ...]
+if TYPE_CHECKING:  # which alone knows it as generic
+    RpcHandler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
+else:
+    RpcHandler = grpc.RpcMethodHandler
+
+_NO_DEADLINE_S = 1e8  # what is left of a deadline that the caller did not set is beyond this
 logger = logging.getLogger(__name__)
 
 
-def callback_handler(begin: Begin) -> RpcHandler:
-    """A unary RPC of bytes: begin(request, context, respond) is called for each and must not block.
+class Rpc(Protocol):
+    """One unary RPC, to be answered once, from any thread."""
 
-    respond is called once, from any thread: with the response, or with None once the code and the
-    details are set in the context. It does nothing when the caller has gone.
-    """
-    if not is_supported():
-        return grpc.unary_unary_rpc_method_handler(_waiting(begin))
+    def invocation_metadata(self) -> Metadata:
+        """What came with the request."""
 
-    def behavior(request: bytes, context: RpcContext, respond: Respond) -> None:
-        begin(request, context, respond)
+    def time_left_s(self) -> float | None:
+        """Seconds until the caller's deadline; None without one."""
 
-    behavior.experimental_thread_pool = _POOL  # type: ignore[attr-defined]  # where grpcio looks
-    return grpc.unary_unary_rpc_method_handler(behavior)
+    def add_callback(self, ended: Callable[[], None]) -> bool:
+        """Call `ended`, from any thread, should the caller leave; False when the RPC is over."""
 
+    def set_trailing_metadata(self, metadata: Metadata) -> None:
+        """What goes with the status."""
 
-def time_left_s(context: RpcContext) -> float | None:
-    """Seconds until the caller's deadline; None without one."""
-    left = context.time_remaining()
-    return None if left is None or left > _NO_DEADLINE_S else left
+    def set_code(self, code: grpc.StatusCode) -> None:
+        """The status, unless it is OK."""
 
+    def set_details(self, details: str) -> None:
+        """Why the status is not OK."""
 
-def send(context: RpcContext, message: bytes, sent: Callable[[], None]) -> None:
-    """Send one message of a stream; `sent` is called, from any thread, when it is on its way.
-
-    It is also called when the caller has gone. Where grpcio is not as we know it, raises
-    NotImplementedError.
-    """
-    if not is_supported():
-        raise NotImplementedError
-    state: Any = context._state  # type: ignore[attr-defined]
-    call: Any = context._rpc_event.call  # type: ignore[attr-defined]
-
-    def done(_: Any) -> Any:
-        with state.condition:
-            finished = _server._possibly_finish_call(state, _server._SEND_MESSAGE_TOKEN)
-        sent()
-        return finished
-
-    with state.condition:
-        is_active = _server._is_rpc_state_active(state)
-        if is_active:
-            operations = [_cygrpc.SendMessageOperation(message, 0)]
-            if state.initial_metadata_allowed:
-                operations.insert(0, _server._get_initial_metadata_operation(state, None))
-                state.initial_metadata_allowed = False
-            call.start_server_batch(operations, done)
-            state.due.add(_server._SEND_MESSAGE_TOKEN)
-    if not is_active:
-        sent()
+    def respond(self, response: bytes | None) -> None:
+        """Send the response, or none once code and details are set; nobody, when none is there."""
 
 
-@lru_cache(maxsize=1)
-def is_supported() -> bool:
-    """Whether this grpcio has the functions we know, with the parameters we know."""
-    pool = getattr(_server, "_unary_response_in_pool", None)
-    return (
-        pool is not None
-        and tuple(inspect.signature(pool).parameters) == _POOL_PARAMETERS
-        and hasattr(_server, "_select_thread_pool_for_behavior")
-        and all(hasattr(_server, name) for name in _NEEDED)
+Begin = Callable[[bytes, Rpc], None]
+
+
+class CallbackRpc:
+    """An RPC on grpcio's core. Its three completions are what `grpc._server` calls tags."""
+
+    __slots__ = (
+        "_begin",
+        "_call",
+        "_code",
+        "_deadline_s",
+        "_details",
+        "_due",
+        "_ended",
+        "_is_cancelled",
+        "_is_over",
+        "_lock",
+        "_metadata",
+        "_trailers",
     )
 
+    def __init__(self, event: Any, begin: Begin) -> None:
+        self._call = event.call
+        self._deadline_s: float = event.call_details.deadline
+        self._metadata: Metadata = event.invocation_metadata
+        self._begin = begin
+        self._code = cygrpc.StatusCode.ok
+        self._details = b""
+        self._trailers: Metadata | None = None
+        self._ended: Callable[[], None] | None = None
+        self._lock = threading.Lock()  # guards what follows
+        self._due = 2  # completions that are yet to come: of the two operations in `receive`
+        self._is_cancelled = False  # by the caller, its deadline or the server
+        self._is_over = False  # answered
 
-def _waiting(begin: Begin) -> Callable[[bytes, RpcContext], bytes]:
-    """The documented way: a thread of the server's pool waits for the response."""
+    def receive(self) -> None:
+        """Ask for the request; `begin` is called with it."""
+        self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
+        self._call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), self._received)
 
-    def handle(request: bytes, context: RpcContext) -> bytes:
+    def invocation_metadata(self) -> Metadata:
+        return self._metadata
+
+    def time_left_s(self) -> float | None:
+        return _time_left_s(self._deadline_s - time.time())
+
+    def add_callback(self, ended: Callable[[], None]) -> bool:
+        with self._lock:
+            if self._is_cancelled or self._is_over:
+                return False
+            self._ended = ended
+            return True
+
+    def set_trailing_metadata(self, metadata: Metadata) -> None:
+        self._trailers = metadata
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        self._code = STATUS_CODES[code]
+
+    def set_details(self, details: str) -> None:
+        self._details = details.encode()
+
+    def respond(self, response: bytes | None) -> None:
+        operations = [
+            cygrpc.SendInitialMetadataOperation(None, 0),
+            cygrpc.SendStatusFromServerOperation(self._trailers, self._code, self._details, 0),
+        ]
+        if response is not None:
+            operations.append(cygrpc.SendMessageOperation(response, 0))
+        with self._lock:
+            if self._is_cancelled or self._is_over:
+                return
+            self._call.start_server_batch(operations, self._sent)
+            self._is_over = True
+            self._due += 1
+
+    def _received(self, event: Any) -> tuple[Any, tuple[()]]:
+        request = event.batch_operations[0].message()
+        try:
+            if request is not None:
+                self._begin(request, self)
+            else:
+                self._fail(grpc.StatusCode.UNIMPLEMENTED, "expected one request message, got none")
+        except Exception:  # it would end the thread that all RPCs come in on
+            logger.exception("an RPC could not be begun")
+            self._fail(grpc.StatusCode.INTERNAL, "internal error")
+        return self._completed(), ()
+
+    def _closed(self, event: Any) -> tuple[Any, tuple[Callable[[], None], ...]]:
+        if event.batch_operations[0].cancelled():
+            with self._lock:
+                self._is_cancelled = True
+        ended = self._ended if self._is_cancelled else None
+        return self._completed(), () if ended is None else (ended,)
+
+    def _sent(self, _: Any) -> tuple[Any, tuple[()]]:
+        return self._completed(), ()
+
+    def _completed(self) -> "CallbackRpc | None":
+        """Itself, once nothing more is to come, so that grpcio's server forgets it."""
+        with self._lock:
+            self._due -= 1
+            if self._due:
+                return None
+        self._ended = None
+        return self
+
+    def _fail(self, code: grpc.StatusCode, details: str) -> None:
+        self.set_code(code)
+        self.set_details(details)
+        self.respond(None)
+
+
+class ContextRpc:
+    """An RPC over grpcio's documented context."""
+
+    def __init__(
+        self, context: grpc.ServicerContext, respond: Callable[[bytes | None], None]
+    ) -> None:
+        self._context = context
+        self.respond = respond
+        self.invocation_metadata = context.invocation_metadata
+        self.add_callback = context.add_callback
+        self.set_trailing_metadata = context.set_trailing_metadata
+        self.set_code = context.set_code
+        self.set_details = context.set_details
+
+    def time_left_s(self) -> float | None:
+        return _time_left_s(self._context.time_remaining())
+
+
+def waiting_handler(begin: Begin) -> RpcHandler:
+    """A unary RPC in grpcio's documented way: a thread of its server waits for the response."""
+
+    def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
         answered: SimpleQueue[bytes | None] = SimpleQueue()
-        context.add_callback(lambda: answered.put(None))  # cancelled: nobody will respond
-        begin(request, context, answered.put)
+        context.add_callback(lambda: answered.put(None))  # over: nobody will respond
+        begin(request, ContextRpc(context, answered.put))
         return answered.get() or b""
 
-    return handle
+    return grpc.unary_unary_rpc_method_handler(handle)
 
 
-class _CallbackPool(ThreadPoolExecutor):
-    """What grpcio takes for a pool of threads, and is none: it begins RPCs where they arrive."""
-
-    def submit(self, *work: Any, **_: Any) -> "Future[Any]":
-        """An RPC as grpcio hands it over: context.run, the function for a pool, its arguments."""
-        _run, _in_pool, rpc_event, state, behavior, *_rest = work
-        receive = _server._receive_message(state, rpc_event.call, None)
-
-        def respond(response: bytes | None) -> None:
-            _server._status(rpc_event, state, response)
-
-        def received(event: Any) -> Any:
-            finished = receive(event)
-            request, state.request = state.request, None
-            try:
-                if request is not None:
-                    behavior(request, _server._Context(rpc_event, state, None), respond)
-                else:
-                    abort("unimplemented", b"expected one request message, got none")
-            except Exception:  # it would end grpcio's only thread, and with it the service
-                logger.exception("an RPC could not be begun")
-                abort("internal", b"internal error")
-            return finished
-
-        def abort(code: str, details: bytes) -> None:
-            with state.condition:
-                if _server._is_rpc_state_active(state):
-                    code = getattr(_cygrpc.StatusCode, code)
-                    _server._abort(state, rpc_event.call, code, details)
-
-        with state.condition:
-            rpc_event.call.start_server_batch((_cygrpc.ReceiveMessageOperation(0),), received)
-            state.due.add(_server._RECEIVE_MESSAGE_TOKEN)
-        return _BEGUN
-
-
-_POOL = _CallbackPool(max_workers=1)
-_BEGUN: "Future[Any]" = Future()
-_BEGUN.set_result(None)
+def _time_left_s(left_s: float | None) -> float | None:
+    return None if left_s is None or left_s > _NO_DEADLINE_S else max(left_s, 0)

@@ -16,16 +16,11 @@ from google.protobuf.message_factory import GetMessageClass
 from amiss_export.errors import AmissError, BadInput
 from amiss_serving import errors
 from amiss_serving.auth import GrpcRouter
-from amiss_serving.grpc_bridge import AsyncContext, stream, unary
-from amiss_serving.grpc_calls import (
-    Respond,
-    RpcContext,
-    RpcHandler,
-    callback_handler,
-    time_left_s,
-)
+from amiss_serving.grpc_bridge import AsyncContext, StreamContext, stream, unary
+from amiss_serving.grpc_calls import Begin, Metadata, Rpc, RpcHandler
 from amiss_serving.service import INLINE_BYTES, OTHER, Answer, Ask, Call, Service
 from amiss_serving.tracing import UNKNOWN
+from amiss_serving.turn import Turn
 
 STATUS: dict[type[Exception], grpc.StatusCode] = {
     BadInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -64,12 +59,13 @@ class Scoring(Generic[M]):
 class GrpcDoor:
     """Servicers answer their RPCs through it; what is refused before one is found, it answers.
 
-    RPCs that score never touch the event loop: they come in on grpcio's thread and are answered
-    from the engine's. The others run on the loop it was made on.
+    RPCs that score never touch the event loop: they begin on the thread that they come in on, the
+    turn's if there is one. The others run on the loop it was made on.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, turn: Turn | None = None) -> None:
         self._service = service
+        self._turn = turn
         self._loop = asyncio.get_running_loop()
         self._methods: dict[str, str] = {}  # the path on the wire: the name in log and metrics
         self._full_names: dict[str, str] = {}  # that name: PACKAGE.SERVICE/METHOD, in traces
@@ -82,21 +78,20 @@ class GrpcDoor:
         scoring: Mapping[str, Scoring[Any]] = MappingProxyType({}),
     ) -> None:
         """Let the servicer's methods answer the RPCs of the service described, and `scoring`'s."""
-        handlers = {}
         for method in described.methods:
             full_name = f"{described.full_name}/{method.name}"
             self._methods[f"/{full_name}"] = method.name
             self._full_names[method.name] = full_name
-            handlers[method.name] = (
-                callback_handler(partial(self._score, method.name, scoring[method.name]))
+            handler = (
+                partial(self._score, method.name, scoring[method.name])
                 if method.name in scoring
                 else self._handler(method, getattr(servicer, method.name))
             )
-        router.add(described.full_name, handlers)
+            router.add(described.full_name, method.name, handler)
 
-    def open(self, method: str, context: RpcContext | AsyncContext) -> Call:
+    def open(self, method: str, given: Metadata | None) -> Call:
         """The record of a request that has just arrived; close it when it is answered."""
-        metadata = dict(context.invocation_metadata() or ())
+        metadata = dict(given or ())
         span = self._service.tracer.rpc(self._full_names.get(method, UNKNOWN), metadata)
         return self._service.open("grpc", method, _text(metadata.get("x-request-id")), span)
 
@@ -112,7 +107,7 @@ class GrpcDoor:
 
         quiet: a probe, whose line is at debug level while all is well.
         """
-        call = self.open(method, context)
+        call = self.open(method, context.invocation_metadata())
         context.set_trailing_metadata((("x-request-id", call.request_id),))
         code = grpc.StatusCode.OK
         try:
@@ -129,34 +124,28 @@ class GrpcDoor:
         finally:
             call.close(code.name, quiet=quiet and code is grpc.StatusCode.OK)
 
-    def refuse(self, path: str, context: RpcContext, error: Exception) -> None:
+    def refuse(self, path: str, context: grpc.ServicerContext, error: Exception) -> None:
         """End an RPC that goes no further, known or not, with the error."""
-        call = self.open(self._methods.get(path, OTHER), context)
+        call = self.open(self._methods.get(path, OTHER), context.invocation_metadata())
         code, call.error = status_of(error, call)
         call.close(code.name)
         context.set_trailing_metadata((("x-request-id", call.request_id),))
         context.abort(code, call.error)
 
-    def _score(
-        self,
-        method: str,
-        scoring: Scoring[M],
-        data: bytes,
-        context: RpcContext,
-        respond: Respond,
-    ) -> None:
-        """Begin one RPC that scores. On grpcio's thread: large requests go on in another."""
-        rpc = _ScoringRpc(self._service, self.open(method, context), scoring, context, respond)
+    def _score(self, method: str, scoring: Scoring[M], data: bytes, rpc: Rpc) -> None:
+        """Begin one RPC that scores. Where RPCs come in: large requests go on in another thread."""
+        call = self.open(method, rpc.invocation_metadata())
+        scored = _ScoringRpc(self._service, call, scoring, rpc)
         if len(data) > INLINE_BYTES:
-            self._aside(rpc.read, data)
-        elif rpc.read(data, most_bytes=INLINE_BYTES):
-            self._aside(rpc.begin)
+            self._aside(scored.read, data)
+        elif scored.read(data, most_bytes=INLINE_BYTES, turn=self._turn):
+            self._aside(scored.begin)
 
     def _aside(self, work: Callable[..., object], *args: object) -> None:
         """Have the work done in a thread that may take its time."""
         self._loop.call_soon_threadsafe(self._loop.run_in_executor, None, work, *args)
 
-    def _handler(self, method: MethodDescriptor, answer: Callable[..., Any]) -> RpcHandler:
+    def _handler(self, method: MethodDescriptor, answer: Callable[..., Any]) -> Begin | RpcHandler:
         """One RPC as the generated code has it, but a message that is none is bad input like any.
 
         An RPC that streams finds the BadInput in its stream.
@@ -178,7 +167,7 @@ class GrpcDoor:
             return response
 
         async def streamed(
-            requests: AsyncIterator[bytes], context: AsyncContext
+            requests: AsyncIterator[bytes], context: StreamContext
         ) -> AsyncIterator[Message]:
             if method.client_streaming:
                 async for response in answer((read(data) async for data in requests), context):
@@ -209,32 +198,30 @@ class _ScoringRpc(Generic[M]):
         service: Service,
         call: Call,
         scoring: Scoring[M],
-        context: RpcContext,
-        respond: Respond,
+        rpc: Rpc,
     ) -> None:
         self._service = service
         self._call = call
         self._scoring = scoring
-        self._context = context
-        self._respond = respond
+        self._rpc = rpc
 
-    def read(self, data: bytes, *, most_bytes: float = math.inf) -> bool:
+    def read(self, data: bytes, *, most_bytes: float = math.inf, turn: Turn | None = None) -> bool:
         """Whether the request is yet to `begin`, elsewhere: it takes more work than most_bytes."""
         try:
             self._request = _read(self._scoring.request, data)
-            self._ask = self._scoring.ask(self._request).within(time_left_s(self._context))
+            self._ask = self._scoring.ask(self._request).within(self._rpc.time_left_s())
         except Exception as error:
             self.finish(error)
             return False
         if self._ask.size_bytes > most_bytes:
             return True
-        self.begin()
+        self.begin(turn)
         return False
 
-    def begin(self) -> None:
+    def begin(self, turn: Turn | None = None) -> None:
         """Submit the rows; `finish` is called once, unless the caller leaves before."""
         try:
-            ticket = self._service.submit(self._call, self._ask, self.finish)
+            ticket = self._service.submit(self._call, self._ask, self.finish, turn)
         except Exception as error:
             self.finish(error)
             return
@@ -243,7 +230,7 @@ class _ScoringRpc(Generic[M]):
             if ticket.cancel():
                 self._call.close(grpc.StatusCode.CANCELLED.name)
 
-        if not self._context.add_callback(ended):  # it is over already
+        if not self._rpc.add_callback(ended):  # it is over already
             ended()
 
     def finish(self, result: Answer | Exception) -> None:
@@ -259,12 +246,12 @@ class _ScoringRpc(Generic[M]):
         except Exception as error:
             code, self._call.error = status_of(error, self._call)
             trailers = TRAILERS.get(type(error), ())
-            self._context.set_code(code)
-            self._context.set_details(self._call.error)
+            self._rpc.set_code(code)
+            self._rpc.set_details(self._call.error)
         if response is None or self._call.has_own_id:  # else nobody asks: it costs 5 us to send
             trailers = (("x-request-id", self._call.request_id), *trailers)
-            self._context.set_trailing_metadata(trailers)
-        self._respond(response)
+            self._rpc.set_trailing_metadata(trailers)
+        self._rpc.respond(response)
         self._call.close(code.name)
 
 

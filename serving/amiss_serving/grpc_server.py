@@ -12,6 +12,8 @@ from amiss_serving import oip_grpc
 from amiss_serving.auth import HEALTH, Gate, GrpcRouter
 from amiss_serving.grpc_bridge import AsyncContext
 from amiss_serving.grpc_door import GrpcDoor, Scoring
+from amiss_serving.grpc_internals import is_supported
+from amiss_serving.grpc_loop import RpcLoop
 from amiss_serving.grpc_messages import (
     decoder,
     detector_message,
@@ -23,9 +25,11 @@ from amiss_serving.health import HealthDoor
 from amiss_serving.model_service import MODELS, ModelServicer
 from amiss_serving.oip_grpc import INFERENCE, InferenceServicer
 from amiss_serving.service import Answer, Ask, Call, Service
+from amiss_serving.turn import Turn
 
 SCORING = pb.DESCRIPTOR.services_by_name["ScoringService"]
 _MESSAGE_OVERHEAD_BYTES = 64 * 1024
+_WATCH_EVERY_S = 0.1
 _THREADS = 16  # for what is refused, and to begin streams: nothing waits in them
 REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 
@@ -60,10 +64,11 @@ class ScoringServicer:
 
 
 class GrpcServer:
-    """grpcio's threaded server, started and stopped from the event loop."""
+    """grpcio's server, started and stopped from the event loop."""
 
-    def __init__(self, server: grpc.Server) -> None:
+    def __init__(self, server: grpc.Server, loop: RpcLoop | None) -> None:
         self._server = server
+        self._loop = loop
 
     def add_insecure_port(self, address: str) -> int:
         """The port that was bound."""
@@ -71,7 +76,13 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Return when RPCs are accepted."""
-        self._server.start()
+        (self._loop or self._server).start()
+
+    async def watch(self) -> None:
+        """See to it that RPCs come in though a model does not come back; until cancelled."""
+        while self._loop:
+            self._loop.relieve()
+            await asyncio.sleep(_WATCH_EVERY_S)
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new RPCs, let those under way finish for grace_s, cut off the rest."""
@@ -83,8 +94,6 @@ def build_grpc_server(service: Service, gate: Gate) -> tuple[GrpcServer, HealthD
 
     Needs a running event loop: RPCs that do not score run on it.
     """
-    door = GrpcDoor(service)
-    router = GrpcRouter(gate, door.refuse)
     most = service.limits.max_bytes + _MESSAGE_OVERHEAD_BYTES
     server = grpc.server(
         ThreadPoolExecutor(_THREADS, thread_name_prefix="grpc"),
@@ -94,6 +103,10 @@ def build_grpc_server(service: Service, gate: Gate) -> tuple[GrpcServer, HealthD
             ("grpc.so_reuseport", 0),  # else a second service would share the port unnoticed
         ],
     )
+    turn = Turn(service.clock) if is_supported() else None
+    door = GrpcDoor(service, turn)
+    router = GrpcRouter(gate, door.refuse)
+    server.add_generic_rpc_handlers((router,))
     door.add(router, SCORING, ScoringServicer(service, door), RPCS_THAT_SCORE)
     door.add(router, MODELS, ModelServicer(service, door))
     door.add(router, INFERENCE, InferenceServicer(service, door), oip_grpc.SCORING)
@@ -102,8 +115,7 @@ def build_grpc_server(service: Service, gate: Gate) -> tuple[GrpcServer, HealthD
     door.add(router, HEALTH, health_door.servicer)  # type: ignore[arg-type]  # its stubs name the class twice
     names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
     door.add(router, REFLECTION, reflection.aio.ReflectionServicer(names))  # type: ignore[arg-type]  # its stubs name the class twice
-    server.add_generic_rpc_handlers((router,))
-    return GrpcServer(server), health_door
+    return GrpcServer(server, RpcLoop(server, router.find, turn) if turn else None), health_door
 
 
 def _ask(request: pb.ScoreRequest) -> Ask:

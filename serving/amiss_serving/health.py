@@ -8,7 +8,7 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from amiss_serving.errors import NotReady
-from amiss_serving.grpc_bridge import AsyncContext
+from amiss_serving.grpc_bridge import AsyncContext, StreamContext
 from amiss_serving.service import Service
 
 REPUBLISH_S = 0.25  # what stalls, loads or unloads shows this much later at most
@@ -48,7 +48,7 @@ class HealthServicer:
         return health_pb2.HealthCheckResponse(status=status)
 
     async def Watch(  # noqa: N802  the wire's name
-        self, request: health_pb2.HealthCheckRequest, context: AsyncContext
+        self, request: health_pb2.HealthCheckRequest, context: StreamContext
     ) -> None:
         told: int | None = None
 

@@ -17,9 +17,13 @@ from amiss_export.decision import Verdicts
 from amiss_serving.detector import LoadedDetector, Scored, joined
 from amiss_serving.errors import DeadlineExceeded, NotReady, QueueFull
 from amiss_serving.metrics import ModelMetrics
+from amiss_serving.turn import Turn
 
 Result = Scored | Exception
 Done = Callable[[Result], None]
+# A run that the thread of a door makes itself: many times what waking another thread costs, and
+# less than anybody waits for the door to look up again.
+QUICK_RUN_S = 0.002
 logger = logging.getLogger(__name__)
 
 
@@ -92,7 +96,8 @@ class Lane:
         self._is_stopped = False
         self._bell: SimpleQueue[None] = SimpleQueue()  # one ring wakes one thread
         self._is_full = threading.Event()
-        self._idle = self._threads = parallel_runs
+        self._idle = self._threads = parallel_runs  # idle: runs that may begin
+        self._quick_rows = 0  # as many as take no longer than QUICK_RUN_S, by the last run
         this = weakref.ref(self)  # the metrics outlive the lane, and must not keep its detector
         metrics.queue_rows.set_function(lambda: lane._rows if (lane := this()) else 0)
         for _ in range(parallel_runs):
@@ -101,8 +106,18 @@ class Lane:
                 target=self._work, name=f"compute-{detector.name}", daemon=True
             ).start()
 
-    def join(self, request: Request, parts: Sequence[NDArray[Any]], *, reconstruct: bool) -> bool:
-        """Queue all parts or none; False when the lane has ended. Raises QueueFull."""
+    def join(
+        self,
+        request: Request,
+        parts: Sequence[NDArray[Any]],
+        *,
+        reconstruct: bool,
+        turn: Turn | None = None,
+    ) -> bool:
+        """Queue all parts or none; False when the lane has ended. Raises QueueFull.
+
+        Without a turn, at the end of which they are seen to, a thread is woken for them.
+        """
         n, now = sum(map(len, parts)), self._clock()
         members = [_Member(request, i, part, reconstruct, now) for i, part in enumerate(parts)]
         request.members = members
@@ -118,8 +133,37 @@ class Lane:
                 self._waiting[member] = None
             self._rows += n
             self._earliest_s = min(self._earliest_s, request.deadline_s)
-            self._ring()
+            if turn is None:
+                self._ring()
+            elif self._idle:
+                turn.add(self)
         return True
+
+    def ring(self) -> None:
+        """Have a thread see to the rows that wait."""
+        with self._lock:
+            self._ring()
+
+    def run_here(self) -> bool:
+        """One run in the caller's own thread, for it is soon over; whether rows wait for another.
+
+        What would take longer is left to the lane's threads, and so is all while they are busy.
+        """
+        with self._lock:
+            most = self._quick_rows
+            first = next(iter(self._waiting), None)
+            if first is None or not self._idle:
+                return False
+            if self._batch_delay_s or len(first.x) > most:
+                self._ring()
+                return False
+            self._idle -= 1
+        run = self._begin(most)
+        if run is not None:
+            self._compute(run)
+            with self._lock:
+                self._idle += 1
+        return bool(self._waiting)
 
     def leave(self, request: Request) -> bool:
         """Whether the request was not over yet, so that it is forgotten, whatever its state."""
@@ -205,24 +249,32 @@ class Lane:
         """The life of one thread: sleep, compute until nothing waits, sleep again."""
         while True:
             self._bell.get()
-            while (run := self._begin()) is not None:
-                try:
-                    _score(self._detector, run, run.members)
-                except Exception as error:  # not of the rows: of the code around the model
-                    logger.exception("compute worker restarted")
-                    self._metrics.worker_restarts.inc()
-                    run.answers, run.verdicts = [error] * len(run.members), []
-                self._finish(run)
+            while (run := self._next()) is not None:
+                self._compute(run)
             if self._is_stopped:
                 return
 
-    def _begin(self) -> _Run | None:
-        """The next run; None, and one more idle thread, when nothing waits."""
+    def _next(self) -> _Run | None:
+        """What a thread of the lane's own runs next."""
         if self._batch_delay_s:
             self._is_full.wait(self._batch_delay_s)
+        return self._begin(self._max_batch_rows)
+
+    def _compute(self, run: _Run) -> None:
+        """The answers of a run that has begun, to those who wait for them."""
+        try:
+            _score(self._detector, run, run.members)
+        except Exception as error:  # not of the rows: of the code around the model
+            logger.exception("compute worker restarted")
+            self._metrics.worker_restarts.inc()
+            run.answers, run.verdicts = [error] * len(run.members), []
+        self._finish(run)
+
+    def _begin(self, most: int) -> _Run | None:
+        """The next run, of so many rows at most; None, and one more idle thread, without any."""
         with self._lock:
             run = _Run([], self._clock())
-            late = self._take(run)
+            late = self._take(run, min(most, self._max_batch_rows))
             if run.members:
                 self._runs.add(run)
                 if self._waiting:
@@ -239,14 +291,14 @@ class Lane:
             self._metrics.phases["queue"].observe(run.started_s - member.joined_s)
         return run
 
-    def _take(self, run: _Run) -> list[Request]:
+    def _take(self, run: _Run, most: int) -> list[Request]:
         """Fill the run, first come first served; whose deadline has passed is returned instead."""
         late: list[Request] = []
         rows = 0
         self._is_full.clear()
         while self._waiting:
             member = next(iter(self._waiting))
-            if rows + len(member.x) > self._max_batch_rows:
+            if rows + len(member.x) > most:
                 break
             if member.request.deadline_s <= run.started_s:
                 member.request.is_over = True
@@ -283,7 +335,9 @@ class Lane:
     def _count(self, run: _Run) -> None:
         try:
             rows = sum(len(member.x) for member in run.members)
-            self._metrics.observe_run(rows, self._clock() - run.started_s)
+            taken_s = self._clock() - run.started_s
+            self._quick_rows = int(QUICK_RUN_S * rows / taken_s) if taken_s > 0 else rows
+            self._metrics.observe_run(rows, taken_s)
             for verdicts in run.verdicts:
                 self._metrics.observe_verdicts(verdicts)
         except Exception:  # whatever is wrong with the counting, callers wait for their answers

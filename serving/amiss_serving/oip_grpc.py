@@ -182,7 +182,7 @@ class InferenceServicer:
         self, request: pb.ModelInferRequest | BadInput, context: AsyncContext
     ) -> pb.ModelStreamInferResponse:
         """The response to one request of a stream: its error is an answer, the stream goes on."""
-        call = self._door.open("ModelStreamInfer", context)
+        call = self._door.open("ModelStreamInfer", context.invocation_metadata())
         code = grpc.StatusCode.OK
         try:
             if isinstance(request, BadInput):

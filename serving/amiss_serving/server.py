@@ -91,7 +91,8 @@ async def serving(
         metrics = _Http(build_metrics_app(service, gate), metrics_listener)
         await health.publish()
         await asyncio.gather(grpc_server.start(), http.start(), metrics.start())
-        background = [asyncio.create_task(work) for work in (health.watch(), service.keep_time())]
+        watching = (health.watch(), service.keep_time(), grpc_server.watch())
+        background = [asyncio.create_task(work) for work in watching]
         try:
             logger.info("starting", extra={"fields": asdict(addresses)})
             await service.start()

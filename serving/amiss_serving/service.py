@@ -21,6 +21,7 @@ from amiss_serving.metrics import Metrics, ModelMetrics
 from amiss_serving.repository import DetectorRepository, Swap
 from amiss_serving.shadow import Shadow
 from amiss_serving.tracing import NO_SPAN, NO_TRACER, Span, Tracer
+from amiss_serving.turn import Turn
 
 INLINE_BYTES = 64 * 1024  # below this a thread costs more than the work it takes off the loop
 EXPIRE_EVERY_S = 0.05
@@ -167,8 +168,14 @@ class Service:
         )
         return call.answered(answer, decoded)
 
-    def submit(self, call: "Call", ask: Ask, done: Callable[[Answer | Exception], None]) -> Ticket:
-        """`score` on any thread: done gets the answer or the error, once, from another thread.
+    def submit(
+        self,
+        call: "Call",
+        ask: Ask,
+        done: Callable[[Answer | Exception], None],
+        turn: Turn | None = None,
+    ) -> Ticket:
+        """`score` on any thread: done gets the answer or the error once, as `Engine.submit` has it.
 
         Raises what keeps the request from being queued; done is not called then.
         """
@@ -186,6 +193,7 @@ class Service:
             deadline_s=self._deadline_s(call, ask),
             done=scored,
             reconstruct=ask.reconstruct,
+            turn=turn,
         )
 
     def _deadline_s(self, call: "Call", ask: Ask) -> float:
