@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from amiss_export.errors import AmissError, BadInput
@@ -18,7 +18,8 @@ from amiss_serving import errors
 from amiss_serving.auth import GrpcRouter
 from amiss_serving.grpc_bridge import AsyncContext, StreamContext, stream, unary
 from amiss_serving.grpc_calls import Begin, Metadata, Rpc, RpcHandler
-from amiss_serving.service import INLINE_BYTES, OTHER, Answer, Ask, Call, Service
+from amiss_serving.grpc_repeats import Repeats, parse
+from amiss_serving.service import INLINE_BYTES, OTHER, Answer, Call, Service
 from amiss_serving.tracing import UNKNOWN
 from amiss_serving.turn import Turn
 
@@ -51,8 +52,7 @@ M = TypeVar("M", bound=Message)
 class Scoring(Generic[M]):
     """How an RPC that scores is translated: bytes, request, what is asked, answer, bytes."""
 
-    request: type[M]
-    ask: Callable[[M], Ask]
+    requests: Repeats[M]
     response: Callable[[Answer, M], bytes]
 
 
@@ -155,7 +155,7 @@ class GrpcDoor:
 
         def read(data: bytes) -> Message | BadInput:
             try:
-                return _read(request_class, data)
+                return parse(request_class, data)
             except BadInput as error:
                 return error
 
@@ -208,8 +208,8 @@ class _ScoringRpc(Generic[M]):
     def read(self, data: bytes, *, most_bytes: float = math.inf, turn: Turn | None = None) -> bool:
         """Whether the request is yet to `begin`, elsewhere: it takes more work than most_bytes."""
         try:
-            self._request = _read(self._scoring.request, data)
-            self._ask = self._scoring.ask(self._request).within(self._rpc.time_left_s())
+            self._request, ask = self._scoring.requests.read(data)
+            self._ask = ask.within(self._rpc.time_left_s())
         except Exception as error:
             self.finish(error)
             return False
@@ -253,16 +253,6 @@ class _ScoringRpc(Generic[M]):
             self._rpc.set_trailing_metadata(trailers)
         self._rpc.respond(response)
         self._call.close(code.name)
-
-
-def _read(request: type[M], data: bytes) -> M:
-    """The message that the bytes hold. Raises BadInput."""
-    try:
-        return request.FromString(data)
-    except DecodeError as error:
-        raise BadInput(
-            f"expected a message {request.DESCRIPTOR.full_name}, got {len(data)} bytes: {error}"
-        ) from error
 
 
 def status_of(error: Exception, call: Call) -> tuple[grpc.StatusCode, str]:

@@ -21,6 +21,7 @@ from amiss_serving.grpc_messages import (
     score_response,
     size_bytes,
 )
+from amiss_serving.grpc_repeats import Repeats
 from amiss_serving.health import HealthDoor
 from amiss_serving.model_service import MODELS, ModelServicer
 from amiss_serving.oip_grpc import INFERENCE, InferenceServicer
@@ -132,4 +133,8 @@ def _response(answer: Answer, _: pb.ScoreRequest) -> bytes:
     return score_response(answer).SerializeToString()
 
 
-RPCS_THAT_SCORE = {"Score": Scoring(pb.ScoreRequest, _ask, _response)}
+def _payload(request: pb.ScoreRequest) -> bytes:
+    return request.tensor.data
+
+
+RPCS_THAT_SCORE = {"Score": Scoring(Repeats(pb.ScoreRequest, _ask, _payload), _response)}

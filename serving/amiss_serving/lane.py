@@ -244,6 +244,7 @@ class Lane:
             if member in self._waiting:
                 del self._waiting[member]
                 self._rows -= len(member.x)
+        request.members = []  # they know it, too: a cycle would wait for the garbage collector
 
     def _work(self) -> None:
         """The life of one thread: sleep, compute until nothing waits, sleep again."""

@@ -11,6 +11,7 @@ from amiss_export.errors import BadInput
 from amiss_serving.errors import DetectorNotFound, NotReady
 from amiss_serving.grpc_bridge import AsyncContext
 from amiss_serving.grpc_door import GrpcDoor, Scoring, status_of
+from amiss_serving.grpc_repeats import Repeats
 from amiss_serving.oip_documents import (
     model_config,
     model_metadata,
@@ -223,4 +224,8 @@ def _response_bytes(answer: Answer, request: pb.ModelInferRequest) -> bytes:
     return infer_response_bytes(answer, outputs, request_id=request.id, raw=is_raw(request))
 
 
-SCORING = {"ModelInfer": Scoring(pb.ModelInferRequest, _ask, _response_bytes)}
+def _payload(request: pb.ModelInferRequest) -> bytes:
+    return request.raw_input_contents[0] if len(request.raw_input_contents) == 1 else b""
+
+
+SCORING = {"ModelInfer": Scoring(Repeats(pb.ModelInferRequest, _ask, _payload), _response_bytes)}

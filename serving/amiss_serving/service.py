@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from amiss_serving.detector import LoadedDetector, Scored
 from amiss_serving.engine import Engine, Ticket
-from amiss_serving.errors import NotReady
+from amiss_serving.errors import DetectorNotFound, NotReady
 from amiss_serving.inputs import Decoded, Limits, Spec
 from amiss_serving.lane import Result
 from amiss_serving.metrics import Metrics, ModelMetrics
@@ -156,8 +156,7 @@ class Service:
 
     async def score(self, call: "Call", ask: Ask) -> Answer:
         """The answer to one scoring request, on the event loop; large ones decode in a thread."""
-        self._check_open()
-        detector = call.found(self.repository.resolve(ask.name, ask.version), is_scoring=True)
+        detector = call.found(self._resolve(ask), is_scoring=True)
         with call.phase("decode"):
             decoded = await aside(ask.size_bytes, ask.decode, detector.spec, self.limits)
         answer = await self._engine.score(
@@ -179,8 +178,7 @@ class Service:
 
         Raises what keeps the request from being queued; done is not called then.
         """
-        self._check_open()
-        detector = call.found(self.repository.resolve(ask.name, ask.version), is_scoring=True)
+        detector = call.found(self._resolve(ask), is_scoring=True)
         with call.phase("decode"):
             decoded = ask.decode(detector.spec, self.limits)
 
@@ -195,6 +193,15 @@ class Service:
             reconstruct=ask.reconstruct,
             turn=turn,
         )
+
+    def _resolve(self, ask: Ask) -> LoadedDetector:
+        if self._draining:
+            self._check_open()
+        try:
+            return self.repository.resolve(ask.name, ask.version)
+        except DetectorNotFound:
+            self._check_open()  # without any detector, that is the reason
+            raise
 
     def _deadline_s(self, call: "Call", ask: Ask) -> float:
         timeout_s = self.default_timeout_s if ask.timeout_s is None else ask.timeout_s
