@@ -45,15 +45,15 @@ TRAILERS: dict[type[Exception], tuple[tuple[str, str], ...]] = {
 _MESSAGE_CHARACTERS = 2_000  # the status travels in headers, and those are bounded
 
 T = TypeVar("T")
-M = TypeVar("M", bound=Message)
+F = TypeVar("F")
 
 
 @dataclass(frozen=True, slots=True)
-class Scoring(Generic[M]):
-    """How an RPC that scores is translated: bytes, request, what is asked, answer, bytes."""
+class Scoring(Generic[F]):
+    """How an RPC that scores is translated: bytes to what is asked, the answer to bytes."""
 
-    requests: Repeats[M]
-    response: Callable[[Answer, M], bytes]
+    requests: Repeats[Any, F]
+    response: Callable[[Answer, F], bytes]
 
 
 class GrpcDoor:
@@ -132,7 +132,7 @@ class GrpcDoor:
         context.set_trailing_metadata((("x-request-id", call.request_id),))
         context.abort(code, call.error)
 
-    def _score(self, method: str, scoring: Scoring[M], data: bytes, rpc: Rpc) -> None:
+    def _score(self, method: str, scoring: Scoring[F], data: bytes, rpc: Rpc) -> None:
         """Begin one RPC that scores. Where RPCs come in: large requests go on in another thread."""
         call = self.open(method, rpc.invocation_metadata())
         scored = _ScoringRpc(self._service, call, scoring, rpc)
@@ -190,14 +190,14 @@ class GrpcDoor:
         await self.answer(self._methods.get(path, OTHER), context, work)
 
 
-class _ScoringRpc(Generic[M]):
+class _ScoringRpc(Generic[F]):
     """One RPC that scores, on its way from request to response. Called from several threads."""
 
     def __init__(
         self,
         service: Service,
         call: Call,
-        scoring: Scoring[M],
+        scoring: Scoring[F],
         rpc: Rpc,
     ) -> None:
         self._service = service
@@ -208,7 +208,7 @@ class _ScoringRpc(Generic[M]):
     def read(self, data: bytes, *, most_bytes: float = math.inf, turn: Turn | None = None) -> bool:
         """Whether the request is yet to `begin`, elsewhere: it takes more work than most_bytes."""
         try:
-            self._request, ask = self._scoring.requests.read(data)
+            ask, self._form = self._scoring.requests.read(data)
             self._ask = ask.within(self._rpc.time_left_s())
         except Exception as error:
             self.finish(error)
@@ -242,7 +242,7 @@ class _ScoringRpc(Generic[M]):
             if isinstance(result, Exception):
                 raise result
             with self._call.phase("encode"):
-                response = self._scoring.response(result, self._request)
+                response = self._scoring.response(result, self._form)
         except Exception as error:
             code, self._call.error = status_of(error, self._call)
             trailers = TRAILERS.get(type(error), ())

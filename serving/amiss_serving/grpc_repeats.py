@@ -5,6 +5,7 @@ of that again costs more than a small model.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -16,62 +17,75 @@ from amiss_export.errors import BadInput
 from amiss_serving.inputs import Decoded, Limits, Spec, from_tensor
 from amiss_serving.service import INLINE_BYTES, Ask
 
-_MOST_KNOWN = 256  # of one method; beyond that all are forgotten
+_MOST_LENGTHS, _MOST_ALIKE = 256, 8  # beyond that the earlier ones are forgotten
+_INVERTED = bytes(range(255, -1, -1))
 M = TypeVar("M", bound=Message)
+F = TypeVar("F")
 
 
-class Repeats(Generic[M]):
+class Repeats(Generic[M, F]):
     """Reads requests of one kind.
 
+    ask(request): what it asks for. form(request): what its response needs to know of it.
     payload(request): the bytes of its tensor's elements, b"" without any. What precedes the last
     field of a message decides how it is read, so what was read of one holds for every other that
     is as long and begins with the same bytes.
     """
 
     def __init__(
-        self, kind: type[M], ask: Callable[[M], Ask], payload: Callable[[M], bytes]
+        self,
+        kind: type[M],
+        ask: Callable[[M], Ask],
+        payload: Callable[[M], bytes],
+        form: Callable[[M], F],
     ) -> None:
-        self._kind, self._ask, self._payload = kind, ask, payload
-        self._known: dict[int, _Known[M]] = {}  # by the length of the message
-        self._seen: dict[int, bytes] = {}  # the beginning of the last one of that length
+        self._kind, self._ask, self._payload, self._form = kind, ask, payload, form
+        # By the length of the message; what was seen is all that preceded the elements.
+        self._known: dict[int, list[_Known[F]]] = {}
+        self._seen: dict[int, set[bytes]] = {}
 
-    def read(self, data: bytes) -> tuple[M, Ask]:
-        """The message that the bytes hold, and what it asks for. Raises BadInput.
-
-        The message of a request like an earlier one has the elements of that one: they are in what
-        is asked.
-        """
-        known = self._known.get(len(data))
-        if known is not None and data.startswith(known.beginning):
-            return known.request, known.ask_of(data)
+    def read(self, data: bytes) -> tuple[Ask, F]:
+        """What the request that the bytes hold asks for, and its form. Raises BadInput."""
+        for known in self._known.get(len(data), ()):
+            if data.startswith(known.beginning):
+                return known.ask_of(data), known.form
         request = parse(self._kind, data)
-        ask = self._ask(request)
+        ask, form = self._ask(request), self._form(request)
         if len(data) <= INLINE_BYTES:
-            self._learn(data, request, ask)
-        return request, ask
+            self._learn(data, request, ask, form)
+        return ask, form
 
-    def _learn(self, data: bytes, request: M, ask: Ask) -> None:
-        """Know the next ones like this, if the last one of its length was."""
+    def _learn(self, data: bytes, request: M, ask: Ask, form: F) -> None:
+        """Know the next ones like this, if there was one before."""
         payload = self._payload(request)
         if not payload or not data.endswith(payload):
             return
         beginning = data[: -len(payload)]
-        if self._seen.get(len(data)) != beginning:
-            if len(self._seen) >= _MOST_KNOWN:
-                self._seen.clear()
-                self._known.clear()
-            self._seen[len(data)] = beginning
+        if len(self._seen) >= _MOST_LENGTHS:
+            self._seen.clear()
+            self._known.clear()
+        seen = self._seen.setdefault(len(data), set())
+        if beginning not in seen:  # perhaps never again, with an id of its own
+            if len(seen) >= _MOST_ALIKE:
+                seen.clear()
+            seen.add(beginning)
             return
-        other = bytes(byte ^ 0xFF for byte in payload)
-        if self._payload(self._kind.FromString(beginning + other)) == other:  # no coincidence
-            self._known[len(data)] = _Known(beginning, request, ask, self._ask)
+        inverted = payload.translate(_INVERTED)
+        with suppress(DecodeError):
+            if self._payload(self._kind.FromString(beginning + inverted)) != inverted:
+                return  # what ends the message only looks like the elements
+            known = self._known.get(len(data), [])[1 - _MOST_ALIKE :]
+            self._known[len(data)] = [*known, _Known(beginning, form, ask, self._read)]
+
+    def _read(self, data: bytes) -> Ask:
+        return self._ask(parse(self._kind, data))
 
 
-class _Known(Generic[M]):
+class _Known(Generic[F]):
     """What was read of one request."""
 
-    def __init__(self, beginning: bytes, request: M, ask: Ask, read: Callable[[M], Ask]) -> None:
-        self.beginning, self.request = beginning, request
+    def __init__(self, beginning: bytes, form: F, ask: Ask, read: Callable[[bytes], Ask]) -> None:
+        self.beginning, self.form = beginning, form
         self._ask, self._read = ask, read
         self._like: tuple[Spec, np.dtype[Any], tuple[int, ...]] | None = None
 
@@ -84,7 +98,7 @@ class _Known(Generic[M]):
         error says what is wrong."""
         start = len(self.beginning)
         if self._like is None or self._like[0] is not spec:
-            decoded = self._read(parse(type(self.request), data)).decode(spec, limits)
+            decoded = self._read(data).decode(spec, limits)
             if decoded.x.tobytes() == data[start:]:
                 self._like = spec, decoded.x.dtype, decoded.x.shape
             return decoded

@@ -129,7 +129,7 @@ def _ask(request: pb.ScoreRequest) -> Ask:
     )
 
 
-def _response(answer: Answer, _: pb.ScoreRequest) -> bytes:
+def _response(answer: Answer, _: None) -> bytes:
     return score_response(answer).SerializeToString()
 
 
@@ -137,4 +137,6 @@ def _payload(request: pb.ScoreRequest) -> bytes:
     return request.tensor.data
 
 
-RPCS_THAT_SCORE = {"Score": Scoring(Repeats(pb.ScoreRequest, _ask, _payload), _response)}
+RPCS_THAT_SCORE = {
+    "Score": Scoring(Repeats(pb.ScoreRequest, _ask, _payload, lambda _: None), _response)
+}

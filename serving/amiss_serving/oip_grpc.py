@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import NamedTuple
 
 import grpc
 
@@ -215,17 +216,30 @@ def _ask(request: pb.ModelInferRequest) -> Ask:
 
 
 def _response(answer: Answer, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
-    outputs = asked_outputs(request)
-    return infer_response(answer, outputs, request_id=request.id, raw=is_raw(request))
+    outputs, request_id, raw = _form(request)
+    return infer_response(answer, outputs, request_id=request_id, raw=raw)
 
 
-def _response_bytes(answer: Answer, request: pb.ModelInferRequest) -> bytes:
-    outputs = asked_outputs(request)
-    return infer_response_bytes(answer, outputs, request_id=request.id, raw=is_raw(request))
+class _Form(NamedTuple):
+    """What a response needs to know of its request."""
+
+    outputs: tuple[str, ...]
+    request_id: str
+    raw: bool
+
+
+def _form(request: pb.ModelInferRequest) -> _Form:
+    return _Form(asked_outputs(request), request.id, is_raw(request))
+
+
+def _response_bytes(answer: Answer, form: _Form) -> bytes:
+    return infer_response_bytes(answer, form.outputs, request_id=form.request_id, raw=form.raw)
 
 
 def _payload(request: pb.ModelInferRequest) -> bytes:
     return request.raw_input_contents[0] if len(request.raw_input_contents) == 1 else b""
 
 
-SCORING = {"ModelInfer": Scoring(Repeats(pb.ModelInferRequest, _ask, _payload), _response_bytes)}
+SCORING = {
+    "ModelInfer": Scoring(Repeats(pb.ModelInferRequest, _ask, _payload, _form), _response_bytes)
+}

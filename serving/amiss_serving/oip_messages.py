@@ -118,7 +118,7 @@ def infer_response_bytes(
         data = request_id.encode()
         parts += _ID, _varint(len(data)), data
     for value in values_of(answer, outputs):
-        parts += _RAW_OUTPUT, _varint(value.nbytes), value.tobytes()
+        parts += _raw_head(value.nbytes), value.tobytes()
     return b"".join(parts)
 
 
@@ -134,6 +134,11 @@ def _varint(value: int) -> bytes:
         value >>= 7
     data.append(value)
     return bytes(data)
+
+
+@lru_cache(maxsize=1024)
+def _raw_head(nbytes: int) -> bytes:
+    return _RAW_OUTPUT + _varint(nbytes)
 
 
 _LENGTH_DELIMITED = 2

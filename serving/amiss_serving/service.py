@@ -254,6 +254,22 @@ class Service:
 class Call:
     """One request on its way through a door: its id, its clock, its line in log and metrics."""
 
+    __slots__ = (
+        "_protocol",
+        "_service",
+        "detector",
+        "error",
+        "has_own_id",
+        "is_scoring",
+        "method",
+        "model",
+        "queued_s",
+        "request_id",
+        "rows",
+        "span",
+        "started_s",
+    )
+
     def __init__(
         self, service: Service, protocol: str, method: str, request_id: str | None, span: Span
     ) -> None:

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -72,6 +73,13 @@ class Versions:
         Raises DetectorNotFound, saying what there is. A refused 'stable' is not replaced by another
         version: that could be the one somebody rolled back.
         """
+        return self._find(version) if version else self._default
+
+    @cached_property
+    def _default(self) -> LoadedDetector:
+        return self._find("")
+
+    def _find(self, version: str) -> LoadedDetector:
         if self.is_unloaded:
             raise DetectorNotFound(f"detector {self.name!r} was unloaded; load it again")
         wanted = version or (STABLE if STABLE in self.labels else str(max(self.loaded, default=0)))

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from amiss.v1 import scoring_pb2 as pb
+from amiss.v1.scoring_pb2_grpc import ScoringServiceStub
 from amiss_export.errors import BundleRefused
 from amiss_serving.engine import Engine
 from amiss_serving.grpc_bridge import AsyncContext
@@ -30,6 +33,7 @@ class Probes:
 
     def __init__(self, client: httpx.AsyncClient, channel: grpc.aio.Channel) -> None:
         self.client = client
+        self.channel = channel
         self._health: Any = health_pb2_grpc.HealthStub(channel)
 
     async def check(self, name: str = "") -> int:
@@ -105,6 +109,36 @@ async def test_one_hanging_model_does_not_stop_the_others(tmp_path: Path) -> Non
         await asyncio.sleep(0.05)
         seams.runtime.free.set()
         assert [(await hanging).status_code, (await asked).status_code] == [200, 200]
+
+
+async def test_a_model_that_hangs_on_the_thread_of_the_rpcs_does_not_keep_the_others_out(
+    tmp_path: Path,
+) -> None:
+    """Quick runs are made where RPCs come in; when one does not come back, they still come in."""
+    write_table_bundle(tmp_path)
+    seams = Seams(tmp_path, stalled_after_s=0.5)
+    async with probing(seams) as probes:
+        stub: Any = ScoringServiceStub(probes.channel)
+        request = pb.ScoreRequest(
+            detector="table",
+            tensor=pb.Tensor(data_type=pb.DATA_TYPE_FLOAT32, shape=(1, 3), data=rows(1).tobytes()),
+        )
+        for _ in range(3):  # the first is no known quick one
+            assert (await stub.Score(request)).scores == [1]
+        seams.runtime.free.clear()
+        hanging = [asyncio.ensure_future(stub.Score(request, timeout=20)) for _ in range(3)]
+        async with asyncio.timeout(4):
+            while await probes.check() == SERVING:
+                await asyncio.sleep(0.01)
+        assert sum(thread.name == "grpc" for thread in threading.enumerate()) == 2
+        seams.runtime.free.set()
+        assert [(await answer).scores for answer in hanging] == [[1]] * 3
+        async with asyncio.timeout(4):
+            while await probes.check() != SERVING:
+                await asyncio.sleep(0.01)
+            while sum(thread.name == "grpc" for thread in threading.enumerate()) > 1:
+                await asyncio.sleep(0.01)
+        assert (await stub.Score(request)).scores == [1]
 
 
 async def test_watch_follows_a_name_through_unload_and_load(tmp_path: Path) -> None:
