@@ -23,7 +23,10 @@ Result = Scored | Exception
 Done = Callable[[Result], None]
 # A run that the thread of a door makes itself: many times what waking another thread costs, and
 # less than anybody waits for the door to look up again.
-QUICK_RUN_S = 0.002
+QUICK_RUN_S = 0.001
+# What a run on a processor gathers: longer ones are no faster a row (they outgrow its caches), and
+# everybody in them waits for the last. Other devices get all that waits.
+LONG_RUN_S = 0.004
 logger = logging.getLogger(__name__)
 
 
@@ -97,7 +100,7 @@ class Lane:
         self._bell: SimpleQueue[None] = SimpleQueue()  # one ring wakes one thread
         self._is_full = threading.Event()
         self._idle = self._threads = parallel_runs  # idle: runs that may begin
-        self._quick_rows = 0  # as many as take no longer than QUICK_RUN_S, by the last run
+        self._row_s = math.inf  # what a row took in the last run
         this = weakref.ref(self)  # the metrics outlive the lane, and must not keep its detector
         metrics.queue_rows.set_function(lambda: lane._rows if (lane := this()) else 0)
         for _ in range(parallel_runs):
@@ -150,7 +153,7 @@ class Lane:
         What would take longer is left to the lane's threads, and so is all while they are busy.
         """
         with self._lock:
-            most = self._quick_rows
+            most = self._rows_in(QUICK_RUN_S)
             first = next(iter(self._waiting), None)
             if first is None or not self._idle:
                 return False
@@ -259,7 +262,11 @@ class Lane:
         """What a thread of the lane's own runs next."""
         if self._batch_delay_s:
             self._is_full.wait(self._batch_delay_s)
-        return self._begin(self._max_batch_rows)
+        is_long = self._detector.runtime.device == "cpu" and not self._batch_delay_s
+        return self._begin(self._rows_in(LONG_RUN_S) if is_long else self._max_batch_rows)
+
+    def _rows_in(self, seconds: float) -> int:
+        return int(min(seconds / self._row_s, self._max_batch_rows))
 
     def _compute(self, run: _Run) -> None:
         """The answers of a run that has begun, to those who wait for them."""
@@ -272,10 +279,11 @@ class Lane:
         self._finish(run)
 
     def _begin(self, most: int) -> _Run | None:
-        """The next run, of so many rows at most; None, and one more idle thread, without any."""
+        """The next run, of `most` rows if that is one request or more; None, and one more idle
+        thread, when nothing waits."""
         with self._lock:
             run = _Run([], self._clock())
-            late = self._take(run, min(most, self._max_batch_rows))
+            late = self._take(run, most)
             if run.members:
                 self._runs.add(run)
                 if self._waiting:
@@ -299,7 +307,7 @@ class Lane:
         self._is_full.clear()
         while self._waiting:
             member = next(iter(self._waiting))
-            if rows + len(member.x) > most:
+            if run.members and rows + len(member.x) > most:
                 break
             if member.request.deadline_s <= run.started_s:
                 member.request.is_over = True
@@ -337,7 +345,7 @@ class Lane:
         try:
             rows = sum(len(member.x) for member in run.members)
             taken_s = self._clock() - run.started_s
-            self._quick_rows = int(QUICK_RUN_S * rows / taken_s) if taken_s > 0 else rows
+            self._row_s = max(taken_s / rows, 1e-9)
             self._metrics.observe_run(rows, taken_s)
             for verdicts in run.verdicts:
                 self._metrics.observe_verdicts(verdicts)

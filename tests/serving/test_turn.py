@@ -1,9 +1,10 @@
 """Runs of the model on the thread that requests come in on: when, whose, and never mixed up."""
 
+import asyncio
 import gc
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from amiss_serving.detector import LoadedDetector, Scored
 from amiss_serving.engine import Engine, Ticket
-from amiss_serving.lane import QUICK_RUN_S, Result
+from amiss_serving.lane import LONG_RUN_S, QUICK_RUN_S, Result
 from amiss_serving.metrics import Metrics
 from amiss_serving.turn import Turn
 
@@ -40,16 +41,24 @@ class TracedRuntime(FakeRuntime):
 
 
 class Asking:
-    """An engine, one turn, and what came of every request."""
+    """An engine, one turn, and what came of every request. As a context it ends the threads."""
+
+    asked = -1
 
     def __init__(self, **options: Any) -> None:
         self.engine = Engine(Metrics(CollectorRegistry()), **options)
         self.turn = Turn(time.monotonic)
         self.results: dict[int, Result] = {}
 
+    def __enter__(self) -> "Asking":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run(self.engine.close())
+
     def ask(self, detector: LoadedDetector, *first: float, in_turn: bool = True) -> Ticket:
         """Submit the rows; the result is kept under the number of the request."""
-        number = self.asked = getattr(self, "asked", -1) + 1
+        number = self.asked = self.asked + 1
         return self.engine.submit(
             detector,
             rows(*first),
@@ -78,6 +87,12 @@ class Asking:
         return result.verdicts.score.tolist()
 
 
+@pytest.fixture
+def asking() -> Iterator[Asking]:
+    with Asking() as one:
+        yield one
+
+
 def known_as_quick(asking: Asking, detector: LoadedDetector) -> None:
     """Have the engine see a run; until then it knows nothing and leaves it to a thread."""
     asking.ask(detector, 0)
@@ -86,10 +101,10 @@ def known_as_quick(asking: Asking, detector: LoadedDetector) -> None:
 
 @pytest.mark.parametrize(("takes_s", "is_here"), [(0.0, True), (4 * QUICK_RUN_S, False)])
 def test_a_run_is_made_here_once_it_is_known_to_be_quick(
-    make_detector: MakeDetector, takes_s: float, is_here: bool
+    make_detector: MakeDetector, asking: Asking, takes_s: float, is_here: bool
 ) -> None:
     """The first goes to a thread of the lane; so do all that take long."""
-    runtime, asking = TracedRuntime(takes_s=takes_s), Asking()
+    runtime = TracedRuntime(takes_s=takes_s)
     detector = make_detector(runtime)
     known_as_quick(asking, detector)
     asking.ask(detector, 1)
@@ -98,9 +113,11 @@ def test_a_run_is_made_here_once_it_is_known_to_be_quick(
     assert asking.scores(1) == [1]
 
 
-def test_what_came_in_during_a_turn_shares_a_run(make_detector: MakeDetector) -> None:
+def test_what_came_in_during_a_turn_shares_a_run(
+    make_detector: MakeDetector, asking: Asking
+) -> None:
     """Nothing is computed before the turn ends; then all of it at once."""
-    runtime, asking = TracedRuntime(), Asking()
+    runtime = TracedRuntime()
     detector = make_detector(runtime)
     known_as_quick(asking, detector)
     for value in range(1, 4):
@@ -111,7 +128,9 @@ def test_what_came_in_during_a_turn_shares_a_run(make_detector: MakeDetector) ->
     assert [asking.scores(number) for number in range(1, 4)] == [[1], [2], [3]]
 
 
-def test_a_batch_here_is_cut_where_it_would_take_long(make_detector: MakeDetector) -> None:
+def test_a_batch_here_is_cut_where_it_would_take_long(
+    make_detector: MakeDetector, asking: Asking
+) -> None:
     """A model that takes a fifth of a quick run a row runs on a few rows at a time."""
 
     class PerRow(TracedRuntime):
@@ -119,7 +138,7 @@ def test_a_batch_here_is_cut_where_it_would_take_long(make_detector: MakeDetecto
             time.sleep(len(x) * QUICK_RUN_S / 5)
             return super().run(x, outputs)
 
-    runtime, asking = PerRow(), Asking()
+    runtime = PerRow()
     detector = make_detector(runtime)
     known_as_quick(asking, detector)
     for value in range(1, 31):
@@ -129,9 +148,34 @@ def test_a_batch_here_is_cut_where_it_would_take_long(make_detector: MakeDetecto
     assert [asking.scores(number) for number in range(1, 31)] == [[v] for v in range(1, 31)]
 
 
-def test_several_detectors_run_beside_each_other(make_detector: MakeDetector) -> None:
+def test_runs_on_a_processor_are_not_longer_than_pays(
+    make_detector: MakeDetector, asking: Asking
+) -> None:
+    """Requests that wait for a thread are run a few at a time there; elsewhere all at once."""
+
+    class PerRow(TracedRuntime):
+        def run(self, x: NDArray[Any], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+            time.sleep(len(x) * LONG_RUN_S / 5)
+            return super().run(x, outputs)
+
+    for device, is_short in (("cpu", True), ("cuda:0", False)):
+        runtime = PerRow(device=device)
+        detector = make_detector(runtime)
+        known, asked = len(asking.results), range(1, 32)
+        asking.ask(detector, 0, in_turn=False)
+        asking.until(lambda known=known: len(asking.results) > known)  # type: ignore[misc]
+        numbers = [asking.asked + value for value in asked]
+        for value in asked:
+            asking.ask(detector, value, in_turn=False)
+        asking.until(lambda known=known: len(asking.results) == known + 32)  # type: ignore[misc]
+        assert (max(n for n, _ in runtime.calls) <= 5) == is_short
+        assert [asking.scores(number) for number in numbers] == [[v] for v in asked]
+
+
+def test_several_detectors_run_beside_each_other(
+    make_detector: MakeDetector, asking: Asking
+) -> None:
     """One of them here, the other in a thread of its own: none waits for the other's model."""
-    asking = Asking()
     runtimes = [TracedRuntime(), TracedRuntime()]
     detectors = [make_detector(runtime) for runtime in runtimes]
     for detector in detectors:
@@ -146,9 +190,11 @@ def test_several_detectors_run_beside_each_other(make_detector: MakeDetector) ->
     assert sorted(here) == [False, True]
 
 
-def test_a_turn_tells_how_long_its_run_has_taken(make_detector: MakeDetector) -> None:
+def test_a_turn_tells_how_long_its_run_has_taken(
+    make_detector: MakeDetector, asking: Asking
+) -> None:
     """So that somebody else can see that a model does not come back."""
-    runtime, asking = TracedRuntime(), Asking()
+    runtime = TracedRuntime()
     detector = make_detector(runtime)
     known_as_quick(asking, detector)
     assert asking.turn.taken_s() < 0
@@ -171,9 +217,10 @@ def test_a_turn_tells_how_long_its_run_has_taken(make_detector: MakeDetector) ->
     assert asking.turn.taken_s() < 0
 
 
-def test_requests_leave_nothing_to_the_garbage_collector(make_detector: MakeDetector) -> None:
+def test_requests_leave_nothing_to_the_garbage_collector(
+    make_detector: MakeDetector, asking: Asking
+) -> None:
     """A cycle in each would stop the service for a tenth of a second every few thousand."""
-    asking = Asking()
     detector = make_detector(FakeRuntime())
     known_as_quick(asking, detector)
     gc.collect()
@@ -203,7 +250,12 @@ def test_no_interleaving_mixes_answers_up(
     make_detector: MakeDetector, script: list[tuple[str, int]], parallel_runs: int
 ) -> None:
     """Beside requests that come in elsewhere, each gets its own rows' answer or its own error."""
-    asking = Asking(max_batch_rows=5, parallel_runs=parallel_runs)
+    with Asking(max_batch_rows=5, parallel_runs=parallel_runs) as asking:
+        play(make_detector, asking, script)
+
+
+def play(make_detector: MakeDetector, asking: Asking, script: list[tuple[str, int]]) -> None:
+    """Do each step of the script and check what came of it."""
     detector = make_detector(FakeRuntime())
     known_as_quick(asking, detector)
     sent: list[tuple[Ticket, list[float]]] = []
