@@ -22,6 +22,8 @@ OPEN_RPCS = frozenset(
     for method in methods
 )
 
+_OPEN_PATHS = frozenset(path.encode() for path in OPEN_RPCS)  # as they come, of any bytes
+
 Refuse = Callable[[str, grpc.ServicerContext, Exception], None]
 
 
@@ -75,7 +77,7 @@ class GrpcRouter(grpc.GenericRpcHandler):
 
     def find(self, path: bytes, metadata: Metadata) -> Begin | None:
         """What begins a unary RPC that may pass; for all others, `service` has the answer."""
-        if self._gate.is_closed and path.decode() not in OPEN_RPCS:
+        if self._gate.is_closed and path not in _OPEN_PATHS:
             try:
                 self._check(metadata)
             except Unauthenticated:

@@ -188,7 +188,8 @@ def waiting_handler(begin: Begin) -> RpcHandler:
 
     def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
         answered: SimpleQueue[bytes | None] = SimpleQueue()
-        context.add_callback(lambda: answered.put(None))  # over: nobody will respond
+        if not context.add_callback(lambda: answered.put(None)):  # over: nobody will respond
+            return b""
         begin(request, ContextRpc(context, answered.put))
         return answered.get() or b""
 

@@ -239,13 +239,14 @@ class _ScoringRpc(Generic[F]):
         response: bytes | None = None
         trailers: tuple[tuple[str, str], ...] = ()
         try:
-            if isinstance(result, Exception):
-                raise result
-            with self._call.phase("encode"):
-                response = self._scoring.response(result, self._form)
+            if not isinstance(result, Exception):
+                with self._call.phase("encode"):
+                    response = self._scoring.response(result, self._form)
         except Exception as error:
-            code, self._call.error = status_of(error, self._call)
-            trailers = TRAILERS.get(type(error), ())
+            result = error
+        if isinstance(result, Exception):  # not raised again: a cycle with this frame
+            code, self._call.error = status_of(result, self._call)
+            trailers = TRAILERS.get(type(result), ())
             self._rpc.set_code(code)
             self._rpc.set_details(self._call.error)
         if response is None or self._call.has_own_id:  # else nobody asks: it costs 5 us to send

@@ -45,8 +45,14 @@ class RpcLoop:
 
     def relieve(self) -> None:
         """Put another thread in the place of one whose model does not come back."""
-        if self._turn.taken_s() > _STUCK_S and not self._is_over:
+        if self._is_over:
+            return
+        if self._turn.taken_s() > _STUCK_S:
             logger.warning("a model holds up the thread that RPCs come in on; another takes over")
+            self._turn.release()
+            self._begin_thread()
+        elif not self._thread.is_alive():
+            logger.error("the thread that RPCs come in on has ended; another takes over")
             self._begin_thread()
 
     def _begin_thread(self) -> None:
@@ -57,21 +63,20 @@ class RpcLoop:
         """Take events while there are any, then let the model run on what came in, and again."""
         events = 0
         turn, queue, me = self._turn, self._state.completion_queue, threading.current_thread()
-        while self._thread is me:
+        while self._thread is me and not self._is_over:
             event = queue.poll(0 if turn.is_due else time.time() + _LOOK_UP_S)
             if self._state.server_deallocated:
                 grpcio._begin_shutdown_once(self._state)
             if event.completion_type != cygrpc.CompletionType.queue_timeout:
                 events += 1
-                if not self._take(event):
-                    self._is_over = True
-                    return
+                self._is_over = not self._take(event)
                 event = None  # grpcio: one that is kept while polling can spin
-                if events < _MOST_EVENTS:
+                if events < _MOST_EVENTS and not self._is_over:
                     continue
             events = 0
-            if turn.is_due:
+            if turn.is_due and self._thread is me:
                 self._run()
+        turn.hand_over()  # what the last event brought: the new thread may be asleep
 
     def _run(self) -> None:
         try:
@@ -82,12 +87,19 @@ class RpcLoop:
     def _take(self, event: Any) -> bool:
         """Whether to go on after this event."""
         if event.tag is grpcio._REQUEST_CALL_TAG and event.success:
-            begin = self._find(event.call_details.method, event.invocation_metadata)
+            begin = self._begin_of(event)
             if begin is not None:
                 self._begin(CallbackRpc(event, begin))
                 return True
         go_on: bool = grpcio._process_event_and_continue(self._state, event)
         return go_on
+
+    def _begin_of(self, event: Any) -> Begin | None:
+        try:
+            return self._find(event.call_details.method, event.invocation_metadata)
+        except Exception:  # it would end the thread; so grpcio refuses the RPC
+            logger.exception("an RPC could not be looked up")
+            return None
 
     def _begin(self, rpc: CallbackRpc) -> None:
         """What grpcio does with a new RPC, and ask for the next."""

@@ -18,6 +18,7 @@ from amiss_serving.inputs import Decoded, Limits, Spec, from_tensor
 from amiss_serving.service import INLINE_BYTES, Ask
 
 _MOST_LENGTHS, _MOST_ALIKE = 256, 8  # beyond that the earlier ones are forgotten
+_MOST_BYTES = 1024  # before the elements
 _INVERTED = bytes(range(255, -1, -1))
 M = TypeVar("M", bound=Message)
 F = TypeVar("F")
@@ -61,6 +62,8 @@ class Repeats(Generic[M, F]):
         if not payload or not data.endswith(payload):
             return
         beginning = data[: -len(payload)]
+        if len(beginning) > _MOST_BYTES:
+            return
         if len(self._seen) >= _MOST_LENGTHS:
             self._seen.clear()
             self._known.clear()
@@ -86,7 +89,8 @@ class _Known(Generic[F]):
 
     def __init__(self, beginning: bytes, form: F, ask: Ask, read: Callable[[bytes], Ask]) -> None:
         self.beginning, self.form = beginning, form
-        self._ask, self._read = ask, read
+        self._ask = msgspec.structs.replace(ask, decode=_forgotten)  # it would keep the tensor
+        self._read = read
         self._like: tuple[Spec, np.dtype[Any], tuple[int, ...]] | None = None
 
     def ask_of(self, data: bytes) -> Ask:
@@ -105,6 +109,10 @@ class _Known(Generic[F]):
         _, dtype, shape = self._like
         x = np.frombuffer(data, dtype, offset=start).reshape(shape)
         return from_tensor(x if x.flags.aligned else x.copy(), spec, limits)
+
+
+def _forgotten(_: Spec, __: Limits) -> Decoded:
+    raise RuntimeError("expected the elements of a request, got those of an earlier one")
 
 
 def parse(kind: type[M], data: bytes) -> M:

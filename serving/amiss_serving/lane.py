@@ -5,7 +5,7 @@ import math
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
@@ -100,7 +100,7 @@ class Lane:
         self._bell: SimpleQueue[None] = SimpleQueue()  # one ring wakes one thread
         self._is_full = threading.Event()
         self._idle = self._threads = parallel_runs  # idle: runs that may begin
-        self._row_s = math.inf  # what a row took in the last run
+        self._row_s = {False: math.inf, True: math.inf}  # in the last run, without and with
         this = weakref.ref(self)  # the metrics outlive the lane, and must not keep its detector
         metrics.queue_rows.set_function(lambda: lane._rows if (lane := this()) else 0)
         for _ in range(parallel_runs):
@@ -136,7 +136,7 @@ class Lane:
                 self._waiting[member] = None
             self._rows += n
             self._earliest_s = min(self._earliest_s, request.deadline_s)
-            if turn is None:
+            if turn is None or self._batch_delay_s:
                 self._ring()
             elif self._idle:
                 turn.add(self)
@@ -153,15 +153,14 @@ class Lane:
         What would take longer is left to the lane's threads, and so is all while they are busy.
         """
         with self._lock:
-            most = self._rows_in(QUICK_RUN_S)
             first = next(iter(self._waiting), None)
             if first is None or not self._idle:
                 return False
-            if self._batch_delay_s or len(first.x) > most:
+            if len(first.x) > self._rows_in(QUICK_RUN_S, reconstruct=first.reconstruct):
                 self._ring()
                 return False
             self._idle -= 1
-        run = self._begin(most)
+        run = self._begin(QUICK_RUN_S)
         if run is not None:
             self._compute(run)
             with self._lock:
@@ -231,6 +230,7 @@ class Lane:
 
     def _end(self) -> None:
         self._is_stopped = True
+        self._is_full.set()  # nothing more to gather
         for _ in range(self._threads):
             self._bell.put(None)
 
@@ -262,11 +262,14 @@ class Lane:
         """What a thread of the lane's own runs next."""
         if self._batch_delay_s:
             self._is_full.wait(self._batch_delay_s)
-        is_long = self._detector.runtime.device == "cpu" and not self._batch_delay_s
-        return self._begin(self._rows_in(LONG_RUN_S) if is_long else self._max_batch_rows)
+        gathers_all = self._detector.runtime.device != "cpu" or self._batch_delay_s
+        return self._begin(math.inf if gathers_all else LONG_RUN_S)
 
-    def _rows_in(self, seconds: float) -> int:
-        return int(min(seconds / self._row_s, self._max_batch_rows))
+    def _rows_in(self, seconds: float, *, reconstruct: bool) -> int:
+        """How many rows a run of that length has, by the last one of its kind."""
+        if seconds == math.inf:
+            return self._max_batch_rows
+        return int(min(seconds / self._row_s[reconstruct], self._max_batch_rows))
 
     def _compute(self, run: _Run) -> None:
         """The answers of a run that has begun, to those who wait for them."""
@@ -278,12 +281,11 @@ class Lane:
             run.answers, run.verdicts = [error] * len(run.members), []
         self._finish(run)
 
-    def _begin(self, most: int) -> _Run | None:
-        """The next run, of `most` rows if that is one request or more; None, and one more idle
-        thread, when nothing waits."""
+    def _begin(self, length_s: float) -> _Run | None:
+        """The next run, about so long or one request; None, and one more idle thread, without."""
         with self._lock:
             run = _Run([], self._clock())
-            late = self._take(run, most)
+            late = self._take(run, length_s)
             if run.members:
                 self._runs.add(run)
                 if self._waiting:
@@ -300,24 +302,32 @@ class Lane:
             self._metrics.phases["queue"].observe(run.started_s - member.joined_s)
         return run
 
-    def _take(self, run: _Run, most: int) -> list[Request]:
-        """Fill the run, first come first served; whose deadline has passed is returned instead."""
-        late: list[Request] = []
-        rows = 0
+    def _take(self, run: _Run, length_s: float) -> Iterable[Request]:
+        """Fill the run, first come first served; whose deadline has passed is returned instead.
+
+        Reconstructions come from another graph: a run has them for all its rows or for none.
+        """
+        late: dict[Request, None] = {}
+        rows = most = 0
         self._is_full.clear()
-        while self._waiting:
-            member = next(iter(self._waiting))
-            if run.members and rows + len(member.x) > most:
-                break
+        for member in self._waiting:
             if member.request.deadline_s <= run.started_s:
-                member.request.is_over = True
-                self._drop(member.request)
-                late.append(member.request)
-                continue
+                late[member.request] = None
+            elif not run.members:
+                most = self._rows_in(length_s, reconstruct=member.reconstruct)
+                rows = len(member.x)
+                run.members.append(member)
+            elif member.reconstruct is run.members[0].reconstruct:
+                rows += len(member.x)
+                if rows > most:
+                    break
+                run.members.append(member)
+        for member in run.members:
             del self._waiting[member]
             self._rows -= len(member.x)
-            run.members.append(member)
-            rows += len(member.x)
+        for request in late:
+            request.is_over = True
+            self._drop(request)
         return late
 
     def _finish(self, run: _Run) -> None:
@@ -345,7 +355,8 @@ class Lane:
         try:
             rows = sum(len(member.x) for member in run.members)
             taken_s = self._clock() - run.started_s
-            self._row_s = max(taken_s / rows, 1e-9)
+            if len(run.verdicts) == 1:  # all in one run, and none at fault
+                self._row_s[run.members[0].reconstruct] = max(taken_s / rows, 1e-9)
             self._metrics.observe_run(rows, taken_s)
             for verdicts in run.verdicts:
                 self._metrics.observe_verdicts(verdicts)
@@ -376,7 +387,7 @@ def _score(detector: LoadedDetector, run: _Run, members: list[_Member]) -> None:
     """
     try:
         x = members[0].x if len(members) == 1 else np.concatenate([member.x for member in members])
-        scored = detector.score(x, reconstruct=any(member.reconstruct for member in members))
+        scored = detector.score(x, reconstruct=members[0].reconstruct)
     except Exception as error:
         if len(members) == 1:
             run.answers.append(error)

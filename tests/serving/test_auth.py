@@ -1,5 +1,7 @@
 """Without the token every route and RPC but health is closed, those nobody wrote included."""
 
+import asyncio
+import struct
 from typing import Any
 
 import grpc
@@ -172,6 +174,39 @@ async def test_every_rpc_refuses_without_the_token(guarded: Served) -> None:
             assert await ended(channel, rpc, RIGHT) != grpc.StatusCode.UNAUTHENTICATED, rpc
         for rpc in OPEN_RPCS:
             assert await ended(channel, rpc, {}) != grpc.StatusCode.UNAUTHENTICATED, rpc
+        check = "/grpc.health.v1.Health/Check"
+        assert await ended(channel, check, {}) == grpc.StatusCode.OK
+
+
+def h2_frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """A frame of HTTP/2 (RFC 9113, 4.1)."""
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+async def test_a_path_of_any_bytes_is_refused_and_harms_nobody(guarded: Served) -> None:
+    """No client library sends a path that is no text; whoever does is told, the rest go on."""
+    host, port = guarded.addresses.grpc.split(":")
+    fields = {
+        b":method": b"POST",
+        b":scheme": b"http",
+        b":authority": b"localhost",
+        b":path": b"/\xff\xfe/x",
+        b"content-type": b"application/grpc",
+        b"te": b"trailers",
+    }
+    block = b"".join(  # literals that are not indexed (RFC 7541, 6.2.2)
+        b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+        for name, value in fields.items()
+    )
+    reader, writer = await asyncio.open_connection(host, int(port))
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + h2_frame(4, 0, 0, b"")
+    writer.write(preface + h2_frame(1, 5, 1, block))
+    answer = b""
+    async with asyncio.timeout(5):
+        while b"UNAUTH" not in answer.upper() and b"got none" not in answer:
+            answer += await reader.read(4096)
+    writer.close()
+    async with grpc.aio.insecure_channel(guarded.addresses.grpc) as channel:
         check = "/grpc.health.v1.Health/Check"
         assert await ended(channel, check, {}) == grpc.StatusCode.OK
 

@@ -139,6 +139,27 @@ def test_what_only_looks_like_the_elements_is_not_taken_for_them() -> None:
     assert form.request_id == "\0" * x.nbytes
 
 
+def test_what_is_kept_is_bounded() -> None:
+    """Neither elements nor long beginnings are kept, nor more than so many of either."""
+    repeats = fresh("ModelInfer")
+    for seed in range(3):
+        repeats.read(infer(images(seed), model_name="m" * 2000))
+    assert not repeats._seen
+    for length in range(1, 400):
+        for seed in range(3):
+            repeats.read(infer(images(seed), model_name="m" * length))
+    for number in range(1000, 1100):
+        repeats.read(infer(images(1), id=str(number)))
+    assert len(repeats._known) <= 256
+    assert max(map(len, repeats._seen.values())) <= 8
+    data = infer(images(7))
+    for _ in range(3):
+        repeats.read(data)
+    (known,) = repeats._known[len(data)]
+    with pytest.raises(RuntimeError, match="an earlier one"):
+        known._ask.decode(SPEC, LIMITS)
+
+
 def test_what_is_no_message_is_bad_input() -> None:
     """The error names the message and the length of what arrived."""
     with pytest.raises(BadInput, match=r"ModelInferRequest, got 3 bytes"):

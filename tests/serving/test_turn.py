@@ -56,7 +56,13 @@ class Asking:
     def __exit__(self, *_: object) -> None:
         asyncio.run(self.engine.close())
 
-    def ask(self, detector: LoadedDetector, *first: float, in_turn: bool = True) -> Ticket:
+    def ask(
+        self,
+        detector: LoadedDetector,
+        *first: float,
+        in_turn: bool = True,
+        reconstruct: bool = False,
+    ) -> Ticket:
         """Submit the rows; the result is kept under the number of the request."""
         number = self.asked = self.asked + 1
         return self.engine.submit(
@@ -64,6 +70,7 @@ class Asking:
             rows(*first),
             deadline_s=FAR,
             done=partial(self.results.__setitem__, number),
+            reconstruct=reconstruct,
             turn=self.turn if in_turn else None,
         )
 
@@ -215,6 +222,62 @@ def test_a_turn_tells_how_long_its_run_has_taken(
     watcher.join()
     assert 0.01 < seen[0] < 5
     assert asking.turn.taken_s() < 0
+
+
+def test_a_turn_that_was_released_leaves_the_rest_to_the_lane(
+    make_detector: MakeDetector, asking: Asking
+) -> None:
+    """A model that comes back after all: what came in behind it is computed by nobody's turn."""
+    runtime = TracedRuntime()
+    detector = make_detector(runtime)
+    known_as_quick(asking, detector)
+    runtime.free.clear()
+    runtime.entered.clear()
+    asking.ask(detector, 1)
+    stuck = threading.Thread(target=asking.turn.run)
+    stuck.start()
+    assert runtime.entered.wait(5)
+    asking.turn.release()
+    assert asking.turn.taken_s() < 0
+    asking.ask(detector, 2)
+    runtime.free.set()
+    stuck.join()
+    assert not asking.turn.is_due
+    end_s = time.monotonic() + 5
+    while len(asking.results) < 3 and time.monotonic() < end_s:
+        time.sleep(0.001)
+    assert [asking.scores(number) for number in (1, 2)] == [[1], [2]]
+
+
+def test_a_full_batch_does_not_wait_for_the_delay(make_detector: MakeDetector) -> None:
+    """Whoever asked in a turn wakes a lane that gathers, as everybody else does."""
+    with Asking(max_batch_rows=3, batch_delay_s=60.0) as asking:
+        detector = make_detector(FakeRuntime())
+        for value in range(3):
+            asking.ask(detector, value)
+        asking.until(lambda: len(asking.results) == 3)
+
+
+def test_a_reconstruction_is_not_taken_for_quick_because_a_score_is(
+    make_detector: MakeDetector, asking: Asking
+) -> None:
+    """They are two graphs: nothing is known of one by the other, and no run mixes them."""
+
+    class Slowly(TracedRuntime):
+        def run(self, x: NDArray[Any], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+            time.sleep(4 * QUICK_RUN_S * (len(outputs) - 1))
+            return super().run(x, outputs)
+
+    runtime = Slowly()
+    detector = make_detector(runtime)
+    known_as_quick(asking, detector)
+    for value in range(1, 9):
+        asking.ask(detector, value, reconstruct=value % 2 == 0)
+    asking.until(lambda: len(asking.results) == 9)
+    calls = zip(runtime.calls, runtime.threads, strict=True)
+    here = [outputs for (_, outputs), thread in calls if thread == threading.get_ident()]
+    assert set(here) == {("score",)}
+    assert [asking.scores(number) for number in range(1, 9)] == [[v] for v in range(1, 9)]
 
 
 def test_requests_leave_nothing_to_the_garbage_collector(
