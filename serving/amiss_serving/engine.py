@@ -98,6 +98,15 @@ class Engine:
             pass  # retired this very moment: the next one is a lane of our own
         return Ticket(lane, request)
 
+    def check_room(self, detector: LoadedDetector) -> None:
+        """Nothing, while a row would fit into the detector's queue. Raises QueueFull.
+
+        Under overload a request is then refused before it is decoded, which takes most of its time.
+        """
+        lane = self._lanes.get(detector)
+        if lane is not None:
+            lane.check_room(1)
+
     async def score(
         self,
         detector: LoadedDetector,
@@ -129,9 +138,12 @@ class Engine:
             raise DeadlineExceeded("the deadline passed before the rows were scored") from error
         finally:
             ticket.cancel()
-        if isinstance(result, Exception):
+        if not isinstance(result, Exception):
+            return result
+        try:
             raise result
-        return result
+        finally:
+            del result  # it knows this frame: a cycle for the garbage collector
 
     def check_alive(self) -> None:
         """Nothing, while every model comes back. Raises NotReady naming one that does not."""

@@ -106,6 +106,7 @@ def build_metrics_app(service: Service, gate: Gate) -> HttpDoor:
 def _add_scoring(app: FastAPI, service: Service) -> None:
     async def answer(request: Request, name: str, version: str, *, reconstruct: bool) -> Response:
         call: Call = request.state.call
+        service.admit(call, name, version)
         decode, size_bytes = await _read(request, service)
         answer = await unless_gone(
             request,

@@ -127,11 +127,7 @@ class Lane:
         with self._lock:
             if self._is_stopped:
                 return False
-            if self._rows + n > self._max_queue_rows:
-                raise QueueFull(
-                    f"detector {self._detector.name!r} has {self._rows} rows waiting and takes "
-                    f"{self._max_queue_rows}; {n} more do not fit now, try again in a moment"
-                )
+            self.check_room(n)
             for member in members:
                 self._waiting[member] = None
             self._rows += n
@@ -141,6 +137,14 @@ class Lane:
             elif self._idle:
                 turn.add(self)
         return True
+
+    def check_room(self, n: int) -> None:
+        """Nothing, while n more rows fit into the queue. Raises QueueFull."""
+        if self._rows + n > self._max_queue_rows:
+            raise QueueFull(
+                f"detector {self._detector.name!r} has {self._rows} rows waiting and takes "
+                f"{self._max_queue_rows}; {n} more do not fit now, try again in a moment"
+            )
 
     def ring(self) -> None:
         """Have a thread see to the rows that wait."""

@@ -91,12 +91,14 @@ class OipHttp:
     async def infer(self, request: Request) -> Response:
         """Scores the rows of one tensor."""
         call: Call = request.state.call
+        name, version = request.path_params["name"], request.path_params.get("version", "")
+        self._service.admit(call, name, version)
         body = await self._body(request)
         length = json_length(request.headers.get(JSON_LENGTH), len(body))
         asked = await aside(len(body) if length is None else length, read_infer, body, length)
         ask = Ask(
-            name=request.path_params["name"],
-            version=request.path_params.get("version", ""),
+            name=name,
+            version=version,
             decode=asked.decode,
             size_bytes=asked.json_bytes,
             timeout_s=asked.timeout_s,

@@ -154,9 +154,26 @@ class Service:
         self._calls.add(call)
         return call
 
+    def admit(self, call: "Call", name: str, version: str) -> LoadedDetector:
+        """The detector to score with, noted for log and metrics.
+
+        Raises NotReady, DetectorNotFound, and QueueFull where not even one row would find room.
+        Doors ask before they read a body: under overload most of the work is to refuse.
+        """
+        if self._draining:
+            self._check_open()
+        try:
+            detector = self.repository.resolve(name, version)
+        except DetectorNotFound:
+            self._check_open()  # without any detector, that is the reason
+            raise
+        call.found(detector, is_scoring=True)
+        self._engine.check_room(detector)
+        return detector
+
     async def score(self, call: "Call", ask: Ask) -> Answer:
         """The answer to one scoring request, on the event loop; large ones decode in a thread."""
-        detector = call.found(self._resolve(ask), is_scoring=True)
+        detector = self.admit(call, ask.name, ask.version)
         with call.phase("decode"):
             decoded = await aside(ask.size_bytes, ask.decode, detector.spec, self.limits)
         answer = await self._engine.score(
@@ -178,7 +195,7 @@ class Service:
 
         Raises what keeps the request from being queued; done is not called then.
         """
-        detector = call.found(self._resolve(ask), is_scoring=True)
+        detector = self.admit(call, ask.name, ask.version)
         with call.phase("decode"):
             decoded = ask.decode(detector.spec, self.limits)
 
@@ -193,15 +210,6 @@ class Service:
             reconstruct=ask.reconstruct,
             turn=turn,
         )
-
-    def _resolve(self, ask: Ask) -> LoadedDetector:
-        if self._draining:
-            self._check_open()
-        try:
-            return self.repository.resolve(ask.name, ask.version)
-        except DetectorNotFound:
-            self._check_open()  # without any detector, that is the reason
-            raise
 
     def _deadline_s(self, call: "Call", ask: Ask) -> float:
         timeout_s = self.default_timeout_s if ask.timeout_s is None else ask.timeout_s
