@@ -5,9 +5,10 @@
     .venv/bin/python tests/bench/bench_serving.py --report     # docs/performance.md from the JSON
 
 All run the same ONNX model (a small convolutional VAE, 28x28) on one compute thread, one after the
-other, three times; ratios are taken inside a round. Peers are installed into environments of their
-own below --cache (3 GB, once). About 25 minutes; --headline takes six, --quick shows in three that
-everything works. Leave the machine alone meanwhile: the load generator shares its cores.
+other, three times; TorchServe once more with the model's TorchScript. Ratios are taken inside a
+round. Peers are installed into environments of their own below --cache (3 GB, once). About 25
+minutes; --headline takes eight, --quick shows in four that everything works. Leave the machine
+alone meanwhile: the load generator shares its cores.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from serving.report import write_report
 from serving.run import BUSY, Plan, measure_all
 
 ROOT = Path(__file__).parents[2]
-HEADLINE_PEERS = ("amiss", "triton", "torchserve", "litserve")
+HEADLINE_PEERS = ("amiss", "triton", "torchserve", "torchserve-torchscript", "litserve")
 
 
 def main() -> None:
@@ -40,9 +41,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     names = options.peers or (HEADLINE_PEERS if options.headline else tuple(PEERS))
     plan = Plan(peers=tuple(names))
     if options.headline:
-        plan = dataclasses.replace(
-            plan, rows=(1,), in_flight=(1, BUSY), loads=(), every_door=False, tune_s=0.5
-        )
+        plan = dataclasses.replace(plan, rows=(1,), in_flight=(1, BUSY), loads=(), every_door=False)
     if options.quick:
         plan = dataclasses.replace(plan, seconds=1, warm_up_s=0.3, rounds=1, tune_s=0, heat_s=1)
     return plan

@@ -59,7 +59,7 @@ def closed_loop(
     connections = min(in_flight, CONNECTIONS) if door.http2 else in_flight
     streams = in_flight // connections
     options = ["-c", connections, "-m", streams, "-D", f"{(warm_up_s + seconds) * 1000:.0f}ms"]
-    log, summary, cpu_s = _h2load(door, request, [*map(str, options), door.url])
+    log, summary, cpu_s = h2load(door, request, [*map(str, options), door.url])
     end_s = log.start_s + log.duration_s
     first = log.start_s.min() + warm_up_s
     counted = log.ok & (end_s >= first)
@@ -92,7 +92,7 @@ def data_bytes(summary: str) -> int:
     return int(found.group(1))
 
 
-def _h2load(door: Door, request: Request, options: Sequence[str]) -> tuple[Log, str, float]:
+def h2load(door: Door, request: Request, options: Sequence[str]) -> tuple[Log, str, float]:
     """The log, the printed summary and the CPU seconds of one run."""
     with tempfile.TemporaryDirectory() as folder:
         body, log = Path(folder, "body"), Path(folder, "log")

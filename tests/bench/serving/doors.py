@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit
 
 import grpc
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from amiss.oip import open_inference_pb2 as oip
 from amiss.v1 import scoring_pb2 as v1
 
-from .models import NAME, SEED, Images, Model, Scores, images
+from .models import NAME, SEED, Images, Inputs, Model, Scores
 
 OIP_INFER = "/inference.GRPCInferenceService/ModelInfer"
 V1_SCORE = "/amiss.v1.ScoringService/Score"
@@ -27,6 +28,7 @@ TORCHSERVE_PREDICT = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Pre
 HEADER_LENGTH = "Inference-Header-Content-Length"
 ASK_LIMIT_S = 30.0
 TOLERANCE = 1e-4
+TENSORS = {"uint8": ("images", "UINT8"), "float32": ("rows", "FP32")}  # by what is asked about
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,14 @@ class Door:
 
     name: str
     url: str
-    encode: Callable[[Images], Request]
+    encode: Callable[[Inputs], Request]
     decode: Callable[[Answer], NDArray[np.floating]]
 
     @property
     def http2(self) -> bool:
         return self.name.startswith("gRPC")
 
-    def ask(self, x: Images) -> tuple[Scores, int]:
+    def ask(self, x: Inputs) -> tuple[Scores, int]:
         """The scores by grpcio or urllib, and the bytes that the answer's body took."""
         request = self.encode(x)
         answer = _ask_grpc(self, request) if self.http2 else _ask_http(self, request)
@@ -67,11 +69,11 @@ class Door:
 
 
 def check(door: Door, model: Model, *, rows: int, requests: int = 24) -> int:
-    """Bytes of the answer to images(rows), when many requests at once get each their own scores.
+    """Bytes of the answer to so many rows, when many requests at once get each their own scores.
 
     Raises RuntimeError when one does not match bare ONNX Runtime.
     """
-    asked = [images(rows, seed=seed) for seed in range(SEED, SEED + requests)]
+    asked = [model.inputs(rows, seed=seed) for seed in range(SEED, SEED + requests)]
     with ThreadPoolExecutor(8) as pool:
         answered = list(pool.map(door.ask, asked))
     for x, (scores, _) in zip(asked, answered, strict=True):
@@ -81,9 +83,10 @@ def check(door: Door, model: Model, *, rows: int, requests: int = 24) -> int:
     return answered[0][1]
 
 
-def oip_grpc(address: str) -> Door:
+def oip_grpc(address: str, name: str = NAME) -> Door:
     """The Open Inference Protocol over gRPC."""
-    return Door("gRPC", f"http://{address}{OIP_INFER}", _oip_message, _oip_scores)
+    encode = partial(_oip_message, name=name)
+    return Door("gRPC", f"http://{address}{OIP_INFER}", encode, _oip_scores)
 
 
 def oip_http(address: str) -> Door:
@@ -141,9 +144,10 @@ def _grpc_request(message: bytes) -> Request:
     return Request({"content-type": "application/grpc", "te": "trailers"}, frame(message))
 
 
-def _oip_message(x: Images) -> Request:
-    request = oip.ModelInferRequest(model_name=NAME, raw_input_contents=[x.tobytes()])
-    request.inputs.add(name="images", datatype="UINT8", shape=x.shape)
+def _oip_message(x: Inputs, *, name: str) -> Request:
+    request = oip.ModelInferRequest(model_name=name, raw_input_contents=[x.tobytes()])
+    tensor, datatype = TENSORS[x.dtype.name]
+    request.inputs.add(name=tensor, datatype=datatype, shape=x.shape)
     request.outputs.add(name="score")
     return _grpc_request(request.SerializeToString())
 

@@ -56,7 +56,7 @@ def open_loop(door: Door, request: Request, due_s: Floats, *, warm_up_s: float) 
     """One request at each of the due times (n,), those before warm_up_s not counted."""
     cpu_s = time.process_time()
     with asyncio.Runner(loop_factory=_exact_loop) as runner:
-        load = runner.run(_ask_all(door, request, due_s))
+        load = runner.run(ask_all(door, request, due_s))
     cpu_s = time.process_time() - cpu_s
     counted = load.ok & (due_s >= warm_up_s)
     if not counted.any():
@@ -86,7 +86,8 @@ def _exact_loop() -> asyncio.AbstractEventLoop:
     return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
-async def _ask_all(door: Door, request: Request, due_s: Floats) -> Load:
+async def ask_all(door: Door, request: Request, due_s: Floats) -> Load:
+    """What became of one request at each of the due times (n,), refused ones and all."""
     load, address = Load(len(due_s)), urlsplit(door.url)
     make = Http2Pool if door.http2 else Http1Pool
     pool: Pool = await make.open(address, request, load.done, connections=CONNECTIONS)

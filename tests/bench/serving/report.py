@@ -13,6 +13,8 @@ Record = dict[str, Any]
 BEGIN, END = "<!-- bench_serving.py: begin -->", "<!-- bench_serving.py: end -->"
 OURS, BARE = "Amiss", "ONNX Runtime"
 TARGET = "gRPC"  # our door in the ratios
+TUNED = "TorchServe is measured at the best of its grid for each kind of request."
+NOT_TUNED = "TorchServe's grid was left out: it is measured at one setting."
 COLUMNS = ("answers/s", "rows/s", "p50 ms", "p99 ms", "CPU s / 1,000 rows", "setting")
 
 
@@ -38,12 +40,13 @@ def render(results: dict[str, Any], plot: str) -> str:
         f"{machine['commit']}: {machine['cores']} cores of {machine['cpu']}, {machine['memory_gb']}"
         f" GB, ONNX Runtime {machine['onnxruntime']}, {machine['h2load']}. Servers: "
         f"{', '.join(f'{name} {version}' for name, version in results['versions'].items())}.\n\n"
-        f"A small convolutional VAE on 28x28 images, the same ONNX file and one compute thread "
-        f"everywhere; the load generator shares the cores. Medians of {plan['rounds']} rounds, in "
+        f"A small convolutional VAE on 28x28 images, one compute thread everywhere, and the same "
+        f"ONNX file; `TorchServe, TorchScript` has the same network as TorchScript, and the same "
+        f"scores. The load generator shares the cores. Medians of {plan['rounds']} rounds, in "
         f"which the servers take turns; windows of {plan['seconds']:g} s after "
-        f"{plan['warm_up_s']:g} s. TorchServe is measured at the best of its grid for each "
-        f"kind of request. In an open loop requests arrive at random (Poisson) at a share of what "
-        f"64 callers get, and latency counts from when a request was due.",
+        f"{plan['warm_up_s']:g} s. {TUNED if plan['tune_s'] else NOT_TUNED} In an open loop "
+        f"requests arrive at random (Poisson) at a share of what 64 callers get, and latency "
+        f"counts from when a request was due.",
         f"![Answers a second and latency, by server]({plot})",
         _ratios(records),
     ]

@@ -8,7 +8,7 @@ import pytest
 from amiss.oip import open_inference_pb2 as oip
 from bench.serving import doors
 from bench.serving.doors import Answer
-from bench.serving.models import NAME, images
+from bench.serving.models import NAME, images, rows
 
 X = images(2)
 
@@ -25,6 +25,16 @@ def test_open_inference_over_grpc_is_raw() -> None:
     assert (request.model_name, list(request.inputs[0].shape)) == (NAME, [2, 1, 28, 28])
     assert request.raw_input_contents == [X.tobytes()]
     assert [output.name for output in request.outputs] == ["score"]
+
+
+def test_rows_of_a_table_are_floats() -> None:
+    """The same door sends a table's rows under their own name and type, to the model named."""
+    x = rows(3)
+    request = oip.ModelInferRequest.FromString(doors.oip_grpc("h:1", "t").encode(x).body[5:])
+    tensor = request.inputs[0]
+    assert (request.model_name, tensor.name, tensor.datatype) == ("t", "rows", "FP32")
+    assert list(tensor.shape) == [3, 121]
+    assert request.raw_input_contents == [x.tobytes()]
 
 
 @pytest.mark.parametrize("raw", [True, False])

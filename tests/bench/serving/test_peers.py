@@ -1,8 +1,23 @@
-"""The grid of TorchServe and the counters of the metrics pages."""
+"""The grid of TorchServe, its handlers, and the counters of the metrics pages."""
 
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.serving.models import Model, images
 from bench.serving.peers import PEERS, amiss, triton
-from bench.serving.peers.base import free_ports, matching
-from bench.serving.peers.torchserve import GRID, Setting, best_settings
+from bench.serving.peers.base import FILES, free_ports, matching
+from bench.serving.peers.torchserve import (
+    GRID,
+    Setting,
+    TorchServe,
+    TorchServeTorchScript,
+    best_settings,
+)
 from bench.serving.run import Plan
 
 PAGE = """\
@@ -26,6 +41,38 @@ def test_each_kind_of_request_keeps_its_own_best() -> None:
     one, many = Setting(1, 0, 1), Setting(32, 5, 2)
     measured = {"alone": {one: -2.0, many: -9.0}, "many": {one: 300.0, many: 1400.0}}
     assert best_settings(measured) == {"alone": one, "many": many}
+
+
+class Brightness(nn.Module):
+    """Returns what a bundle's graph returns: a score for each image, and a reconstruction."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.float().mean(dim=(1, 2, 3)), x.float()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_torchscript_answers_each_request_with_its_own_scores(tmp_path: Path) -> None:
+    """Requests of one and of three images in one batch come back as one and three scores."""
+    torch.jit.script(Brightness()).save(str(tmp_path / "model.pt"))  # type: ignore[no-untyped-call]
+    handler = runpy.run_path(str(FILES / TorchServeTorchScript.handler))["Handler"]()
+    handler.initialize(
+        SimpleNamespace(
+            system_properties={"model_dir": str(tmp_path)},
+            manifest={"model": {"serializedFile": "model.pt"}},
+        )
+    )
+    asked = [images(1), images(3)]
+    answered = handler.handle([{"body": x.tobytes()} for x in asked], None)
+    expected = [x.mean(axis=(1, 2, 3)).tolist() for x in asked]
+    assert answered == [pytest.approx(each, rel=1e-5) for each in expected]
+
+
+def test_each_kind_of_torchserve_has_its_own_model_file() -> None:
+    """The second differs from the first in the file and the handler, not in how it is tuned."""
+    model = Model(Path("models"))
+    first, second = TorchServe(), TorchServeTorchScript()
+    assert (first.model_file(model).suffix, second.model_file(model).suffix) == (".onnx", ".pt")
+    assert type(first).tune is type(second).tune
 
 
 def test_only_real_failures_count() -> None:

@@ -29,7 +29,7 @@ RECORDS = [
 RESULTS = {
     "machine": {"date": "2026-01-02", "commit": "abc1234", "cpu": "a CPU", "cores": 2,
                 "memory_gb": 8, "onnxruntime": "1.2.3", "h2load": "h2load nghttp2/1.52.0"},
-    "plan": {"rounds": 3, "seconds": 3.0, "warm_up_s": 1.0},
+    "plan": {"rounds": 3, "seconds": 3.0, "warm_up_s": 1.0, "tune_s": 0.7},
     "versions": {"Amiss": "0.1.0", "TorchServe": "0.12.0"},
     "records": [*RECORDS, record("Amiss", "gRPC", 0, 50, in_flight=1)],
     "servers": [{"round": 0, "server": "Amiss", "peak_rss_mb": 210.0, "failed": ["x 1.0"]}],
@@ -57,6 +57,24 @@ def test_the_page_has_a_table_for_each_kind_of_request() -> None:
     assert "`x 1.0`" in page
     assert "commit abc1234" in page
     assert median_of(RECORDS[:3], "requests_per_s") == 300
+
+
+def test_each_kind_of_torchserve_has_a_column() -> None:
+    """ONNX Runtime and TorchScript in its handler make two peers, not two doors of one."""
+    second = record("TorchServe, TorchScript", "HTTP", 0, 50)
+    page = render({**RESULTS, "records": [*RECORDS, second]}, "performance.png")
+    head = (
+        "| Amiss over gRPC, relative to the best door of | TorchServe | TorchServe, TorchScript |"
+    )
+    assert head in page
+    assert "| 1 row a request, 64 callers: answers/s | 2.00 | 6.00 |" in page
+
+
+def test_a_page_without_the_grid_says_so() -> None:
+    """A quick look leaves TorchServe at one setting, which must not pass for its best."""
+    assert "best of its grid" in render(RESULTS, "performance.png")
+    quick = {**RESULTS, "plan": {**RESULTS["plan"], "tune_s": 0}}  # type: ignore[dict-item]
+    assert "best of its grid" not in render(quick, "performance.png")
 
 
 def test_what_people_wrote_around_the_tables_stays(tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ from .amiss import Amiss
 from .base import Cell, Peer, Server
 from .litserve import LitServe
 from .mlserver import MLServer
-from .torchserve import TorchServe
+from .torchserve import TorchServe, TorchServeTorchScript
 from .triton import Triton
 
 PEERS: dict[str, type[Peer]] = {
     "amiss": Amiss,
     "triton": Triton,
     "torchserve": TorchServe,
+    "torchserve-torchscript": TorchServeTorchScript,
     "litserve": LitServe,
     "mlserver": MLServer,
 }

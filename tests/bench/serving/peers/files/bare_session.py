@@ -13,7 +13,12 @@ def main(path: str, rows: int, seconds: float) -> None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options)
-    x = np.random.default_rng(0).integers(0, 256, (rows, 1, 28, 28)).astype(np.uint8)
+    (asked,) = session.get_inputs()
+    random, shape = np.random.default_rng(0), (rows, *asked.shape[1:])
+    if asked.type == "tensor(uint8)":
+        x = random.integers(0, 256, shape).astype(np.uint8)
+    else:
+        x = random.normal(size=shape).astype(np.float32)
     for _ in range(20):
         session.run(["score"], {"x": x})
     cpu_s, started, latency_ms = time.process_time(), time.perf_counter(), []
