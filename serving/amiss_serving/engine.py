@@ -21,8 +21,9 @@ from amiss_export.bundle import ImageInput, TableInput
 from amiss_export.decode import check_images, check_rows
 from amiss_serving.detector import LoadedDetector, Scored
 from amiss_serving.errors import DeadlineExceeded, NotReady, TooLarge
-from amiss_serving.lane import Done, Lane, Request, Result
+from amiss_serving.lane import Lane
 from amiss_serving.metrics import Metrics
+from amiss_serving.runs import Done, Request, Result
 from amiss_serving.turn import Turn
 
 

@@ -6,21 +6,17 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from amiss_export.decision import Verdicts
-from amiss_serving.detector import LoadedDetector, Scored, joined
+from amiss_serving.detector import LoadedDetector, Scored
 from amiss_serving.errors import DeadlineExceeded, NotReady, QueueFull
 from amiss_serving.metrics import ModelMetrics
+from amiss_serving.runs import Member, Request, Result, Run, score_run, whole
 from amiss_serving.turn import Turn
 
-Result = Scored | Exception
-Done = Callable[[Result], None]
 # A run that the thread of a door makes itself: many times what waking another thread costs, and
 # less than anybody waits for the door to look up again.
 QUICK_RUN_S = 0.001
@@ -28,45 +24,6 @@ QUICK_RUN_S = 0.001
 # everybody in them waits for the last. Other devices get all that waits.
 LONG_RUN_S = 0.004
 logger = logging.getLogger(__name__)
-
-
-@dataclass(eq=False, slots=True)
-class Request:
-    """Whom to tell, and the answers to its batch-sized parts as they come."""
-
-    done: Done
-    deadline_s: float
-    answers: list[Scored | None]
-    members: "list[_Member]" = field(default_factory=list)
-    is_over: bool = False  # answered, failed or cancelled: guarded by the lane's lock
-
-    def scored(self) -> Scored | None:
-        """The whole answer, once every part has come."""
-        parts = [answer for answer in self.answers if answer is not None]
-        if len(parts) < len(self.answers):
-            return None
-        return parts[0] if len(parts) == 1 else joined(parts)
-
-
-@dataclass(eq=False, slots=True)
-class _Member:
-    """One request's rows, or a batch-sized part of them."""
-
-    request: Request
-    part: int
-    x: NDArray[Any]
-    reconstruct: bool
-    joined_s: float
-
-
-@dataclass(eq=False, slots=True)
-class _Run:
-    """One run of the model: for whom, since when, and what came of it."""
-
-    members: list[_Member]
-    started_s: float
-    answers: list[Result] = field(default_factory=list)
-    verdicts: list[Verdicts] = field(default_factory=list)  # of all its rows, for the metrics
 
 
 class Lane:
@@ -92,10 +49,10 @@ class Lane:
         self._clock = clock
         self._rest = rest
         self._lock = threading.Lock()
-        self._waiting: OrderedDict[_Member, None] = OrderedDict()  # a queue one can leave in O(1)
+        self._waiting: OrderedDict[Member, None] = OrderedDict()  # a queue one can leave in O(1)
         self._rows = 0
         self._earliest_s = math.inf  # no deadline of those under way is earlier
-        self._runs: set[_Run] = set()
+        self._runs: set[Run] = set()
         self._is_stopped = False
         self._bell: SimpleQueue[None] = SimpleQueue()  # one ring wakes one thread
         self._is_full = threading.Event()
@@ -122,7 +79,7 @@ class Lane:
         Without a turn, at the end of which they are seen to, a thread is woken for them.
         """
         n, now = sum(map(len, parts)), self._clock()
-        members = [_Member(request, i, part, reconstruct, now) for i, part in enumerate(parts)]
+        members = [Member(request, i, part, reconstruct, now) for i, part in enumerate(parts)]
         request.members = members
         with self._lock:
             if self._is_stopped:
@@ -262,7 +219,7 @@ class Lane:
             if self._is_stopped:
                 return
 
-    def _next(self) -> _Run | None:
+    def _next(self) -> Run | None:
         """What a thread of the lane's own runs next."""
         if self._batch_delay_s:
             self._is_full.wait(self._batch_delay_s)
@@ -275,20 +232,20 @@ class Lane:
             return self._max_batch_rows
         return int(min(seconds / self._row_s[reconstruct], self._max_batch_rows))
 
-    def _compute(self, run: _Run) -> None:
+    def _compute(self, run: Run) -> None:
         """The answers of a run that has begun, to those who wait for them."""
         try:
-            _score(self._detector, run, run.members)
+            score_run(self._detector, run, run.members)
         except Exception as error:  # not of the rows: of the code around the model
             logger.exception("compute worker restarted")
             self._metrics.worker_restarts.inc()
             run.answers, run.verdicts = [error] * len(run.members), []
         self._finish(run)
 
-    def _begin(self, length_s: float) -> _Run | None:
+    def _begin(self, length_s: float) -> Run | None:
         """The next run, about so long or one request; None, and one more idle thread, without."""
         with self._lock:
-            run = _Run([], self._clock())
+            run = Run([], self._clock())
             late = self._take(run, length_s)
             if run.members:
                 self._runs.add(run)
@@ -306,7 +263,7 @@ class Lane:
             self._metrics.phases["queue"].observe(run.started_s - member.joined_s)
         return run
 
-    def _take(self, run: _Run, length_s: float) -> Iterable[Request]:
+    def _take(self, run: Run, length_s: float) -> Iterable[Request]:
         """Fill the run, first come first served; whose deadline has passed is returned instead.
 
         Reconstructions come from another graph: a run has them for all its rows or for none.
@@ -334,7 +291,7 @@ class Lane:
             self._drop(request)
         return late
 
-    def _finish(self, run: _Run) -> None:
+    def _finish(self, run: Run) -> None:
         """Count the run and hand out its answers."""
         self._count(run)
         told: list[tuple[Request, Result]] = []
@@ -346,7 +303,7 @@ class Lane:
                     continue
                 if isinstance(answer, Scored):
                     request.answers[member.part] = answer
-                result = answer if isinstance(answer, Exception) else _whole(request)
+                result = answer if isinstance(answer, Exception) else whole(request)
                 if result is not None:
                     request.is_over = True
                     self._drop(request)
@@ -355,7 +312,7 @@ class Lane:
         if self.is_idle:
             self._rest(self._detector)
 
-    def _count(self, run: _Run) -> None:
+    def _count(self, run: Run) -> None:
         try:
             rows = sum(len(member.x) for member in run.members)
             taken_s = self._clock() - run.started_s
@@ -374,34 +331,3 @@ class Lane:
                 request.done(result)
             except Exception:  # one door's mistake must not take the thread from all the others
                 logger.exception("an answer could not be handed out")
-
-
-def _whole(request: Request) -> Result | None:
-    """The whole answer, once every part has come; the error, where it does not fit into memory."""
-    try:
-        return request.scored()
-    except Exception as error:
-        return error
-
-
-def _score(detector: LoadedDetector, run: _Run, members: list[_Member]) -> None:
-    """One answer per member into the run.
-
-    When a batch fails its members run alone, so that only the one at fault sees the error.
-    """
-    try:
-        x = members[0].x if len(members) == 1 else np.concatenate([member.x for member in members])
-        scored = detector.score(x, reconstruct=members[0].reconstruct)
-    except Exception as error:
-        if len(members) == 1:
-            run.answers.append(error)
-            return
-        for member in members:
-            _score(detector, run, [member])
-        return
-    start = 0
-    for member in members:
-        stop = start + len(member.x)
-        run.answers.append(scored.part(start, stop, reconstruct=member.reconstruct))
-        start = stop
-    run.verdicts.append(scored.verdicts)

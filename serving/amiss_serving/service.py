@@ -16,9 +16,9 @@ from amiss_serving.detector import LoadedDetector, Scored
 from amiss_serving.engine import Engine, Ticket
 from amiss_serving.errors import DetectorNotFound, NotReady
 from amiss_serving.inputs import Decoded, Limits, Spec
-from amiss_serving.lane import Result
 from amiss_serving.metrics import Metrics, ModelMetrics
 from amiss_serving.repository import DetectorRepository, Swap
+from amiss_serving.runs import Result
 from amiss_serving.shadow import Shadow
 from amiss_serving.tracing import NO_SPAN, NO_TRACER, Span, Tracer
 from amiss_serving.turn import Turn

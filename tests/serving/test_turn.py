@@ -18,8 +18,9 @@ from prometheus_client import CollectorRegistry
 
 from amiss_serving.detector import LoadedDetector, Scored
 from amiss_serving.engine import Engine, Ticket
-from amiss_serving.lane import LONG_RUN_S, QUICK_RUN_S, Result
+from amiss_serving.lane import LONG_RUN_S, QUICK_RUN_S
 from amiss_serving.metrics import Metrics
+from amiss_serving.runs import Result
 from amiss_serving.turn import Turn
 
 from .conftest import POISON, FakeRuntime, MakeDetector, rows
