@@ -2,33 +2,54 @@
 
     .venv/bin/python tests/bench/bench_start.py [--models models] [--runtime onnx|torchscript]
 
-Serves every bundle in the folder on the CPU; `make serve` trains two starters into models/. The
+Serves every bundle in the folder on the CPU; without one two of its own, images and a table. The
 first start after a boot reads the libraries from disk and says so by its figure.
 """
 
 import argparse
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from serving.models import digits_model, table_model
 
 from amiss_export.bundle import list_versions
 
+ROOT = Path(__file__).parents[2]
 PAUSE_S = 0.005  # between two looks at /readyz: the error of a figure
 PATIENCE_S = 60.0
 
 
 def main() -> None:
     options = _options()
-    names = ", ".join(list_versions(options.models))
-    if not names:
-        raise SystemExit(f"no bundles in {options.models}; train some, or name a folder: --models")
-    starts = [start_s(options.models, options.runtime) for _ in range(options.starts)]
+    with _models(options) as models:
+        names = ", ".join(list_versions(models))
+        if not names:
+            raise SystemExit(f"no bundles in {models}; train some, or name another: --models")
+        starts = [start_s(models, options.runtime) for _ in range(options.starts)]
     each = "  ".join(f"{taken:.2f}" for taken in starts)
     print(f"{names} with {options.runtime}: {each}  median {statistics.median(starts):.2f} s")
+
+
+@contextmanager
+def _models(options: argparse.Namespace) -> Iterator[Path]:
+    """The folder asked for, or one with the two bundles that the other benchmarks serve."""
+    if options.models:
+        yield options.models
+        return
+    cache = options.cache.resolve()
+    with tempfile.TemporaryDirectory() as folder:
+        for model in (digits_model(cache), table_model(cache)):
+            shutil.copytree(model.models / model.name, Path(folder, model.name))
+        yield Path(folder)
 
 
 def start_s(models: Path, runtime: str) -> float:
@@ -68,7 +89,8 @@ def _free_ports(n: int) -> list[int]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", type=Path, default=Path("models"))
+    parser.add_argument("--models", type=Path, help="default: two bundles of its own")
+    parser.add_argument("--cache", type=Path, default=ROOT / ".bench", help="where those are kept")
     parser.add_argument("--runtime", choices=("onnx", "torchscript"), default="onnx")
     parser.add_argument("--starts", type=int, default=3)
     return parser.parse_args()
