@@ -2,17 +2,22 @@
 
 import asyncio
 import re
+from collections import deque
 from typing import Self
 from urllib.parse import SplitResult
 
 from .closed_loop import Done
 from .doors import Request
 
+MOST_CONNECTIONS = 900  # select(2) takes 1,024 files
 _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 
 
 class Http1Pool:
-    """Keep-alive connections, one request at a time on each; as many as there are in flight."""
+    """Keep-alive connections, one request at a time on each; as many as there are in flight.
+
+    Beyond MOST_CONNECTIONS requests wait for one; their latency counts from when they were due.
+    """
 
     def __init__(self, address: SplitResult, request: Request, done: Done) -> None:
         self._address, self._done = address, done
@@ -20,6 +25,7 @@ class Http1Pool:
         self._idle: list[_Connection] = []
         self._all: list[_Connection] = []
         self._opening: set[asyncio.Task[None]] = set()
+        self._waiting: deque[int] = deque()
 
     @classmethod
     async def open(
@@ -36,13 +42,19 @@ class Http1Pool:
         if self._idle:
             self._idle.pop().ask(index, self._message)
             return
+        if len(self._all) + len(self._opening) >= MOST_CONNECTIONS:
+            self._waiting.append(index)
+            return
         task = asyncio.create_task(self._ask_on_new(index))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
     def answered(self, connection: "_Connection", index: int, *, ok: bool, size: int) -> None:
         """Take the connection back."""
-        self._idle.append(connection)
+        if self._waiting:
+            connection.ask(self._waiting.popleft(), self._message)
+        else:
+            self._idle.append(connection)
         self._done(index, ok=ok, size=size)
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
+from bench.serving import http1
 from bench.serving.doors import Answer, Door, Request, frame
 from bench.serving.http1 import body_size
 from bench.serving.open_loop import open_loop, poisson
@@ -47,6 +48,17 @@ def test_every_request_is_answered_over_http1() -> None:
     assert (window.answered, window.failed) == (200, 0)
     assert window.answer_bytes == len("[1.0]")
     assert window.latency_ms.min() >= 5
+
+
+def test_requests_wait_when_no_more_connections_may_be_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All are answered on eight connections, and their wait counts as latency."""
+    monkeypatch.setattr(http1, "MOST_CONNECTIONS", 8)
+    with _http1_server(delay_s=0.02) as port:
+        window = open_loop(_door("HTTP", port), _request(), np.zeros(80), warm_up_s=0)
+    assert (window.answered, window.failed) == (80, 0)
+    assert window.latency_ms.max() >= 10 * 20
 
 
 def test_every_request_is_answered_over_http2() -> None:
