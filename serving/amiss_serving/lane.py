@@ -17,11 +17,11 @@ from amiss_serving.metrics import ModelMetrics
 from amiss_serving.runs import Member, Request, Result, Run, score_run, whole
 from amiss_serving.turn import Turn
 
-# A run that the thread of a door makes itself: many times what waking another thread costs, and
-# less than anybody waits for the door to look up again.
-QUICK_RUN_S = 0.001
-# What a run on a processor gathers: longer ones are no faster a row (they outgrow its caches), and
-# everybody in them waits for the last. Other devices get all that waits.
+# Requests that take no longer are run by the thread of a door: waking another for each would cost
+# as much as they do. What takes longer is computed while the door reads on.
+QUICK_S = 0.001
+# What a run gathers there, and everywhere on a processor: longer ones are no faster a row (they
+# outgrow its caches), and everybody in them waits for the last. Other devices get all that waits.
 LONG_RUN_S = 0.004
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Lane:
             self._ring()
 
     def run_here(self) -> bool:
-        """One run in the caller's own thread, for it is soon over; whether rows wait for another.
+        """One run of quick requests in the caller's own thread; whether rows wait for another.
 
         What would take longer is left to the lane's threads, and so is all while they are busy.
         """
@@ -117,11 +117,11 @@ class Lane:
             first = next(iter(self._waiting), None)
             if first is None or not self._idle:
                 return False
-            if len(first.x) > self._rows_in(QUICK_RUN_S, reconstruct=first.reconstruct):
+            if len(first.x) > self._rows_in(QUICK_S, reconstruct=first.reconstruct):
                 self._ring()
                 return False
             self._idle -= 1
-        run = self._begin(QUICK_RUN_S)
+        run = self._begin(LONG_RUN_S)
         if run is not None:
             self._compute(run)
             with self._lock:
