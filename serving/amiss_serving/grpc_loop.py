@@ -22,7 +22,7 @@ Find = Callable[[bytes, Metadata], Begin | None]
 
 _LOOK_UP_S = 1  # without any event, to see whether the server is still wanted
 _MOST_EVENTS = 256  # in one turn, however many more there are
-_STUCK_S = 0.25  # a run meant to be quick has then taken a hundred times as long as it may
+_STUCK_S = 0.25  # a run there has then taken sixty times as long as it should
 logger = logging.getLogger(__name__)
 
 

@@ -30,14 +30,15 @@ FAR = 1e9
 
 @dataclass
 class TracedRuntime(FakeRuntime):
-    """Remembers which thread each run was made on; takes seconds where told to."""
+    """Remembers which thread each run was made on; takes seconds a run or a row where told to."""
 
     threads: list[int] = field(default_factory=list)
     takes_s: float = 0.0
+    row_takes_s: float = 0.0
 
     def run(self, x: NDArray[Any], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         self.threads.append(threading.get_ident())
-        time.sleep(self.takes_s)
+        time.sleep(self.takes_s + len(x) * self.row_takes_s)
         return super().run(x, outputs)
 
 
@@ -141,12 +142,7 @@ def test_a_batch_here_is_cut_where_it_would_take_long(
 ) -> None:
     """A model that takes a tenth of a long run a row runs on ten rows at a time."""
 
-    class PerRow(TracedRuntime):
-        def run(self, x: NDArray[Any], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-            time.sleep(len(x) * LONG_RUN_S / 10)
-            return super().run(x, outputs)
-
-    runtime = PerRow()
+    runtime = TracedRuntime(row_takes_s=LONG_RUN_S / 10)
     detector = make_detector(runtime)
     known_as_quick(asking, detector)
     for value in range(1, 31):
@@ -161,13 +157,8 @@ def test_runs_on_a_processor_are_not_longer_than_pays(
 ) -> None:
     """Requests that wait for a thread are run a few at a time there; elsewhere all at once."""
 
-    class PerRow(TracedRuntime):
-        def run(self, x: NDArray[Any], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-            time.sleep(len(x) * LONG_RUN_S / 5)
-            return super().run(x, outputs)
-
     for device, is_short in (("cpu", True), ("cuda:0", False)):
-        runtime = PerRow(device=device)
+        runtime = TracedRuntime(device=device, row_takes_s=LONG_RUN_S / 5)
         detector = make_detector(runtime)
         known, asked = len(asking.results), range(1, 32)
         asking.ask(detector, 0, in_turn=False)
