@@ -206,6 +206,32 @@ def image_graph() -> onnx.ModelProto:
     return make_graph(nodes, constants, TensorProto.UINT8, ["n", "c", "h", "w"])
 
 
+def convolution_graph() -> onnx.ModelProto:
+    """uint8 x (n, 1, h, w) -> score, the mean of what a 3x3 box blur makes of it; image_graph's
+    reconstruction."""
+    box = np.full((1, 1, 3, 3), 1 / 9, np.float32)
+    constants: Constants = {
+        "box": box,
+        "grey": np.array([GREY], dtype=np.float32),
+        "axes": np.array([1, 2, 3], dtype=np.int64),
+    }
+    nodes = [
+        helper.make_node("Cast", ["x"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["pixels", "box"], ["blurred"]),
+        helper.make_node("ReduceMean", ["blurred", "axes"], ["score"], keepdims=0),
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Expand", ["grey", "shape"], ["reconstruction"]),
+    ]
+    return make_graph(nodes, constants, TensorProto.UINT8, ["n", 1, "h", "w"])
+
+
+def convolution_scores(images: NDArray[np.uint8]) -> Floats:
+    """What the convolution graph answers for (n, 1, h, w), (n,), written with numpy."""
+    windows = np.lib.stride_tricks.sliding_window_view(images[:, 0], (3, 3), axis=(1, 2))
+    scores: Floats = windows.mean(axis=(1, 2, 3, 4)).astype(np.float32)
+    return scores
+
+
 def make_graph(
     nodes: Sequence[onnx.NodeProto],
     constants: Constants,

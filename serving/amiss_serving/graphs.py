@@ -1,6 +1,7 @@
 """What happens to an ONNX graph before ONNX Runtime sees it: checked for safety, cut to size."""
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import onnx
@@ -52,6 +53,12 @@ def keep_outputs(model: onnx.ModelProto, outputs: Iterable[str]) -> onnx.ModelPr
     graph.node.extend(nodes)
     _keep(graph.initializer, needed)
     return kept
+
+
+def has_convolutions(model: onnx.ModelProto) -> bool:
+    """Whether the graph, or a function it calls, convolves."""
+    nodes = chain(model.graph.node, *(function.node for function in model.functions))
+    return any(node.op_type in {"Conv", "ConvTranspose"} for node in nodes)
 
 
 def identity_graph() -> onnx.ModelProto:

@@ -4,22 +4,30 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from amiss_export.errors import BadInput, BundleRefused
 from amiss_export.onnx_runtime import onnxruntime
 from amiss_serving.devices import CPU, Device, driver_device_count, pick_device
-from amiss_serving.graphs import identity_graph, keep_outputs, parse_graph
+from amiss_serving.graphs import has_convolutions, identity_graph, keep_outputs, parse_graph
 
 CUDA_PROVIDER, CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
 NONE: Mapping[str, str] = MappingProxyType({})
+ANY_SIZE = 0
+_STEP = 4  # from one batch size to the next, see batch_size
 _FATAL_ONLY = 4  # its errors reach us as exceptions; its own lines are not JSON
+
+onnxruntime.set_default_logger_severity(_FATAL_ONLY)
 
 
 class OnnxRuntime:
     """A graph in ONNX Runtime, loaded from bytes only: it can read no other file.
 
-    Any number of threads may run it at a time; each gets the answers to its own rows.
+    Any number of threads may run it at a time; each gets the answers to its own rows. On a CUDA
+    device convolutions are run in a few batch sizes only, each in a session of its own: a session
+    makes its cuDNN plans anew for every batch of another size than the one before.
     """
 
     def __init__(
@@ -35,28 +43,34 @@ class OnnxRuntime:
         Raises BundleRefused for a graph that is unsafe or cannot be loaded, BadInput for a device
         that is not there or options that ONNX Runtime does not take.
         """
-        parse_graph(model)
+        graph = parse_graph(model)
         self.device = choose_device(device).name
         if provider_options:
             _check_options(self.device, provider_options)
         self._model = model
         self._threads = threads
         self._provider_options = provider_options
+        self._few_sizes = wants_few_sizes(self.device, graph)
         self._whole = self._open(model)
-        self._sessions: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
+        self._sessions: dict[tuple[tuple[str, ...], int], onnxruntime.InferenceSession] = {}
 
     def run(self, x: NDArray[Any], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         """The named outputs for a batch x (n, ...), each (n, ...); the others are not computed."""
-        session = self._sessions.get(outputs)
+        size = batch_size(len(x)) if self._few_sizes else ANY_SIZE
+        session = self._sessions.get((outputs, size))
         if session is None:  # two threads may both make it; one of the two is kept
-            session = self._sessions[outputs] = self._session(outputs)
-        return dict(zip(outputs, session.run(list(outputs), {"x": x}), strict=True))
+            session = self._sessions[outputs, size] = self._session(outputs, size)
+        if size in (ANY_SIZE, len(x)):
+            return dict(zip(outputs, session.run(list(outputs), {"x": x}), strict=True))
+        values = session.run(list(outputs), {"x": filled_up(x, size)})
+        return {name: value[: len(x)] for name, value in zip(outputs, values, strict=True)}
 
-    def _session(self, outputs: tuple[str, ...]) -> onnxruntime.InferenceSession:
-        """A session that computes only what these outputs need; the whole one if that is all."""
+    def _session(self, outputs: tuple[str, ...], size: int) -> onnxruntime.InferenceSession:
+        """A session that computes only what these outputs need; the whole one if that is all and
+        no other size is run in it."""
         whole = parse_graph(self._model)
         part = keep_outputs(whole, outputs)
-        if len(part.graph.node) == len(whole.graph.node):
+        if len(part.graph.node) == len(whole.graph.node) and size in (ANY_SIZE, 1):
             return self._whole
         return self._open(part.SerializeToString())
 
@@ -76,6 +90,26 @@ class OnnxRuntime:
                 "the CUDA and cuDNN libraries it needs (pip install 'onnxruntime-gpu[cuda,cudnn]')"
             )
         return session
+
+
+def wants_few_sizes(device: str, graph: onnx.ModelProto) -> bool:
+    """Whether batches are better filled up than run as they come: convolutions on CUDA are."""
+    return device != CPU and has_convolutions(graph)
+
+
+def batch_size(rows: int) -> int:
+    """Rows that a batch is filled up to where few sizes are run: 1, 4, 16, 64, 256, ..."""
+    size = 1
+    while size < rows:
+        size *= _STEP
+    return size
+
+
+def filled_up(x: NDArray[Any], size: int) -> NDArray[Any]:
+    """The rows of x (n, ...) and zeros after them, (size, ...)."""
+    batch = np.zeros((size, *x.shape[1:]), x.dtype)
+    batch[: len(x)] = x
+    return batch
 
 
 def choose_device(asked: str) -> Device:

@@ -26,7 +26,12 @@ from amiss_serving.inputs import Limits
 from amiss_serving.logs import configure_logs
 from amiss_serving.metrics import Metrics
 from amiss_serving.repository import DetectorRepository
-from amiss_serving.runtimes import RuntimeOptions, choose_device
+from amiss_serving.runtimes import (
+    RuntimeOptions,
+    choose_device,
+    spare_device_memory,
+    warm_up_rows,
+)
 from amiss_serving.service import Service
 from amiss_serving.settings import Settings
 from amiss_serving.shadow import Shadow
@@ -61,6 +66,7 @@ def run(settings: Settings, on_ready: Callable[[Addresses], None] | None = None)
     settings.validate()
     configure_logs(settings.log_level)
     _tune_python()
+    spare_device_memory(settings.runtime)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_until_signalled(settings, on_ready))
     return 0
@@ -132,7 +138,7 @@ def build_service(settings: Settings) -> Service:
         threads=settings.threads,
         gpu_mem_limit_bytes=settings.gpu_mem_limit_bytes,
         provider_options=settings.provider_options(),
-        warm_up_rows=settings.warm_up_rows,
+        warm_up_rows=settings.warm_up_rows or warm_up_rows(device, settings.max_batch_rows),
     )
 
     def load(name: str, version: int) -> LoadedDetector:

@@ -38,9 +38,11 @@ class Settings:
         parallel_runs: Runs of one model that may go on at a time; amiss bench finds what pays.
         stalled_after_s: Seconds after which a run of a model counts as stalled: health turns red.
         warm_up_rows: Batch sizes that a model runs once when it is loaded, so that no caller waits
-            for what is made the first time, e.g. [1, 64]. One row is always tried.
+            for what is made the first time, e.g. [1, 64]. One row is always tried; without any,
+            CUDA tries 1, 4, 16, 64, ... up to max_batch_rows.
         gpu_mem_limit_bytes: Most that one session of ONNX Runtime takes of a CUDA device; a model
-            has two, for its score alone and with the reconstruction.
+            has two, for its score alone and with the reconstruction, and if it convolves two for
+            each batch size in 1, 4, 16, 64, ...
         provider_option: KEY=VALUE of ONNX Runtime's CUDA provider; may be given more than once.
         token_file: File that holds the bearer token, e.g. a mounted secret.
         token: The bearer token itself; AMISS_TOKEN in the environment.

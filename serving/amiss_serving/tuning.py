@@ -27,7 +27,7 @@ from amiss_serving.engine import Engine
 from amiss_serving.metrics import Metrics
 from amiss_serving.runtimes import RuntimeOptions
 
-BATCH_ROWS = (1, 8, 32, 128, 256)
+BATCH_ROWS = (1, 4, 16, 64, 256)
 CALLERS_PER_RUN = 2
 PATIENCE_S = 600.0  # for one batch; a closed loop has no deadline of its own
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")

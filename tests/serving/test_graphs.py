@@ -7,8 +7,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from amiss_export.errors import BundleRefused
-from amiss_serving.graphs import identity_graph, keep_outputs, parse_graph
-from bundle_factory import table_graph
+from amiss_serving.graphs import has_convolutions, identity_graph, keep_outputs, parse_graph
+from bundle_factory import convolution_graph, table_graph
 
 
 def external(name: str = "weights") -> onnx.TensorProto:
@@ -100,3 +100,12 @@ def test_an_output_that_is_not_there_is_named() -> None:
     """A graph without the output is refused, naming it."""
     with pytest.raises(BundleRefused, match=r"no output .*heat_map"):
         keep_outputs(table_graph(3), ["heat_map"])
+
+
+def test_a_convolution_is_found_in_the_graph_or_in_a_function_it_calls() -> None:
+    """A table's graph has none, a picture's has, and so has one that hides it in a function."""
+    assert not has_convolutions(table_graph(3))
+    assert has_convolutions(convolution_graph())
+    hidden = table_graph(3)
+    hidden.functions.add(domain="own", name="f").node.add(op_type="ConvTranspose")
+    assert has_convolutions(hidden)

@@ -2,11 +2,26 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from amiss_export.errors import BadInput, BundleRefused
-from amiss_serving.onnx_runtime import OnnxRuntime, choose_device, cuda_options
-from bundle_factory import normal_rows, table_graph, table_scores
+from amiss_serving import onnx_runtime
+from amiss_serving.graphs import identity_graph
+from amiss_serving.onnx_runtime import (
+    OnnxRuntime,
+    batch_size,
+    choose_device,
+    cuda_options,
+    wants_few_sizes,
+)
+from bundle_factory import (
+    convolution_graph,
+    convolution_scores,
+    normal_rows,
+    table_graph,
+    table_scores,
+)
 
 
 def test_bytes_that_are_no_graph_are_refused() -> None:
@@ -63,6 +78,43 @@ def test_the_operators_options_win_over_ours_but_not_over_the_device() -> None:
     assert changed == {**ours, "cudnn_conv_algo_search": "EXHAUSTIVE", "gpu_mem_limit": "1000"}
 
 
+def test_only_convolutions_on_cuda_are_run_in_few_sizes() -> None:
+    """A table's graph takes batches as they come, and so does everything on the CPU."""
+    assert wants_few_sizes("cuda:0", convolution_graph())
+    assert not wants_few_sizes("cpu", convolution_graph())
+    assert not wants_few_sizes("cuda:0", identity_graph())
+
+
+@pytest.mark.parametrize(
+    ("rows", "size"), [(1, 1), (2, 4), (4, 4), (5, 16), (17, 64), (256, 256), (257, 1024)]
+)
+def test_a_batch_is_filled_up_to_the_next_size(rows: int, size: int) -> None:
+    """Sizes are the powers of four; a batch that has one of them is left as it is."""
+    assert batch_size(rows) == size
+
+
+def pictures(n: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(n).integers(0, 256, (n, 1, 8, 8)).astype(np.uint8)
+
+
+def check_sizes(runtime: OnnxRuntime, *, rtol: float) -> None:
+    """Rows 1 to 20, up and down, score what they score alone, the reconstruction likewise."""
+    for n in [*range(1, 21), *range(20, 0, -1)]:
+        x = pictures(n)
+        got = runtime.run(x, ("score", "reconstruction") if n % 3 == 0 else ("score",))
+        np.testing.assert_allclose(got["score"], convolution_scores(x), rtol=rtol)
+        assert n % 3 or got["reconstruction"].shape == x.shape
+
+
+def test_rows_of_a_filled_up_batch_are_the_callers_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where few sizes are run, every answer has as many rows as were asked for, and its own."""
+    monkeypatch.setattr(onnx_runtime, "wants_few_sizes", lambda *_: True)
+    runtime = OnnxRuntime(convolution_graph().SerializeToString(), device="cpu")
+    check_sizes(runtime, rtol=1e-5)
+    assert {size for _, size in runtime._sessions} == {1, 4, 16, 64}
+    assert len(set(runtime._sessions.values())) == len(runtime._sessions)
+
+
 def has_cuda() -> bool:
     return choose_device("auto").name != "cpu"
 
@@ -84,6 +136,22 @@ def test_the_cuda_device_gives_the_same_scores() -> None:
     assert runtime.device == "cuda:0"
     got = runtime.run(x, ("score",))["score"]
     np.testing.assert_allclose(got, table_scores(x), rtol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not has_cuda(), reason="needs a CUDA device")
+def test_convolutions_on_the_cuda_device_give_the_same_scores_in_every_size() -> None:
+    """Whatever the size of a batch and of the one before, the scores are the formula's."""
+    runtime = OnnxRuntime(convolution_graph().SerializeToString(), device="cuda:0")
+    check_sizes(runtime, rtol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not has_cuda(), reason="needs a CUDA device")
+def test_the_service_says_nothing_but_json(capfd: pytest.CaptureFixture[str]) -> None:
+    """ONNX Runtime's own warnings stay off stderr, where the log is read by machines."""
+    OnnxRuntime(table_graph(3).SerializeToString(), device="cuda:0").run(normal_rows(3), ("score",))
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.gpu

@@ -1,5 +1,6 @@
 """The runtimes side by side: what each takes, and that threads may share one."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import get_args
 
@@ -8,7 +9,15 @@ import pytest
 
 from amiss_export.bundle import Bundle, read_bundle
 from amiss_export.errors import BadInput
-from amiss_serving.runtimes import RuntimeKind, RuntimeOptions, choose_device, open_runtime
+from amiss_serving.devices import Device
+from amiss_serving.runtimes import (
+    RuntimeKind,
+    RuntimeOptions,
+    choose_device,
+    open_runtime,
+    spare_device_memory,
+    warm_up_rows,
+)
 from amiss_serving.settings import RUNTIMES
 from bundle_factory import normal_rows, table_scores
 from torchscript_bundles import table_with_torchscript
@@ -68,3 +77,24 @@ def test_an_unknown_device_is_named(device: str, kind: RuntimeKind) -> None:
     """A device other than auto, cpu and cuda:0 is refused, saying which there are."""
     with pytest.raises(BadInput, match="auto, cpu or cuda:0"):
         choose_device(device, kind)
+
+
+def test_every_size_that_cuda_runs_is_warmed_up() -> None:
+    """From one row to the size that the largest batch is filled up to; on the CPU nothing."""
+    assert warm_up_rows(Device("cpu"), 256) == ()
+    assert warm_up_rows(Device("cuda:0"), 256) == (1, 4, 16, 64, 256)
+    assert warm_up_rows(Device("cuda:0"), 100) == (1, 4, 16, 64, 256)
+    assert warm_up_rows(Device("cuda:0"), 1) == (1,)
+
+
+def test_workspaces_are_small_where_onnx_runtime_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only for ONNX Runtime, and never over what the operator set."""
+    variable = "CUBLAS_WORKSPACE_CONFIG"
+    monkeypatch.setenv(variable, "theirs")
+    spare_device_memory("onnx")
+    assert os.environ[variable] == "theirs"
+    monkeypatch.delenv(variable)
+    spare_device_memory("torchscript")
+    assert variable not in os.environ
+    spare_device_memory("onnx")
+    assert os.environ[variable] == ":16:8"
