@@ -1,112 +1,21 @@
-"""The hot path: who is batched with whom, who is told what, and that answers are never mixed up."""
+"""The hot path: who is batched with whom, and who is told what."""
 
 import asyncio
-import gc
-import threading
-import weakref
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from amiss_export.errors import AmissError, BadInput
-from amiss_serving.detector import LoadedDetector, Scored
 from amiss_serving.engine import Engine
-from amiss_serving.errors import DeadlineExceeded, NotReady, QueueFull, TooLarge
+from amiss_serving.errors import DeadlineExceeded, QueueFull, TooLarge
 from amiss_serving.metrics import Metrics
 
-from .conftest import POISON, FakeRuntime, MakeDetector, rows
+from .asking import FAR, ask, make_engine, occupy, until
+from .conftest import POISON, FakeRuntime, MakeDetector
 
-FAR = 1e9
 SCORE_ONLY = ("score",)
-OTHER_STEPS = ("cancel", "swap", "hold", "free", "turn")
-
-
-def make_engine(**options: Any) -> Engine:
-    return Engine(Metrics(CollectorRegistry()), **options)
-
-
-def ask(
-    engine: Engine,
-    detector: LoadedDetector,
-    *first: float,
-    deadline_s: float = FAR,
-    reconstruct: bool = False,
-) -> "asyncio.Task[Scored]":
-    work = engine.score(detector, rows(*first), deadline_s=deadline_s, reconstruct=reconstruct)
-    return asyncio.create_task(work)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
-async def occupy(
-    engine: Engine, detector: LoadedDetector, runtime: FakeRuntime
-) -> "asyncio.Task[Scored]":
-    """Keep the model busy with one row until runtime.free is set."""
-    runtime.free.clear()
-    runtime.entered.clear()
-    busy = ask(engine, detector, 0)
-    await until(runtime.entered.is_set)
-    return busy
-
-
-def compute_threads() -> list[threading.Thread]:
-    return [t for t in threading.enumerate() if t.name == "compute-table"]
-
-
-@dataclass
-class Shifted(FakeRuntime):
-    """A later version, whose scores differ from the first one's by a fixed amount."""
-
-    by: float = 0.0
-
-    def run(self, x: NDArray[Any], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-        values = super().run(x, outputs)
-        return values | {"score": values["score"] + np.float32(self.by)}
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=12),
-    max_batch_rows=st.integers(1, 9),
-    asked=st.lists(st.booleans(), min_size=12, max_size=12),
-)
-def test_row_i_gets_row_is_answer(
-    make_detector: MakeDetector, sizes: list[int], max_batch_rows: int, asked: list[bool]
-) -> None:
-    """Whatever is batched with whatever, row i's answer and reconstruction belong to row i."""
-    starts = np.cumsum([0, *sizes])
-
-    async def all_of_them() -> list[Scored]:
-        engine = make_engine(max_batch_rows=max_batch_rows)
-        detector = make_detector(FakeRuntime())
-        requests = [
-            ask(engine, detector, *range(start, start + size), reconstruct=want)
-            for start, size, want in zip(starts, sizes, asked, strict=False)
-        ]
-        answers = await asyncio.gather(*requests)
-        await engine.close()
-        return answers
-
-    for start, size, want, answer in zip(
-        starts, sizes, asked, asyncio.run(all_of_them()), strict=False
-    ):
-        mine = np.arange(start, start + size)
-        np.testing.assert_array_equal(answer.verdicts.score, mine)
-        assert (answer.reconstruction is not None) == want
-        if answer.reconstruction is not None:
-            np.testing.assert_array_equal(answer.reconstruction[:, 0], mine + 1)
 
 
 async def test_what_waits_while_the_model_is_busy_goes_into_one_run(
@@ -306,37 +215,6 @@ async def test_a_wrong_tensor_never_reaches_the_queue(make_detector: MakeDetecto
     await engine.close()
 
 
-async def test_closing_lets_the_waiting_finish(make_detector: MakeDetector) -> None:
-    """Those who wait when the engine closes are answered; newcomers are refused."""
-    runtime = FakeRuntime()
-    engine, detector = make_engine(), make_detector(runtime)
-    busy = await occupy(engine, detector, runtime)
-    waiting = ask(engine, detector, 5)
-    await asyncio.sleep(0)
-    closing = asyncio.create_task(engine.close(limit_s=5))
-    await asyncio.sleep(0)
-    with pytest.raises(NotReady):
-        await ask(engine, detector, 6)
-    runtime.free.set()
-    await closing
-    assert (await busy).verdicts.score.tolist() == [0]
-    assert (await waiting).verdicts.score.tolist() == [5]
-
-
-async def test_closing_fails_those_who_take_too_long(make_detector: MakeDetector) -> None:
-    """When the limit is over, whoever still waits gets NotReady instead of silence."""
-    runtime = FakeRuntime()
-    engine, detector = make_engine(), make_detector(runtime)
-    busy = await occupy(engine, detector, runtime)
-    waiting = ask(engine, detector, 5)
-    await asyncio.sleep(0)
-    await engine.close(limit_s=0.01)
-    for task in (busy, waiting):
-        with pytest.raises(NotReady):
-            await task
-    runtime.free.set()
-
-
 async def test_the_engine_counts_what_it_did(make_detector: MakeDetector) -> None:
     """Rows, anomalies, batch sizes and an empty queue stand in the metrics afterwards."""
     metrics = Metrics(CollectorRegistry())
@@ -364,156 +242,4 @@ async def test_parallel_runs_share_one_queue(make_detector: MakeDetector) -> Non
     runtime.free.set()
     scores = [answer.verdicts.score.tolist() for answer in await asyncio.gather(first, *others)]
     assert scores == [[0], [1], [2]]
-    await engine.close()
-
-
-async def test_a_run_that_does_not_come_back_is_named(make_detector: MakeDetector) -> None:
-    """Past the limit the engine says which detector stalls; when the run ends it is well again."""
-    runtime, now = FakeRuntime(), [100.0]
-    engine = make_engine(clock=lambda: now[0], stalled_after_s=4.0)
-    busy = await occupy(engine, make_detector(runtime), runtime)
-    now[0] = 103.9
-    engine.check_alive()
-    now[0] = 104.1
-    with pytest.raises(NotReady, match="table@1 has taken 4 s"):
-        engine.check_alive()
-    runtime.free.set()
-    await busy
-    engine.check_alive()
-    await engine.close()
-
-
-async def test_a_retired_detector_answers_those_who_have_it(make_detector: MakeDetector) -> None:
-    """Its threads end only when nobody waits; a request that joins after that is answered, too."""
-    runtime = FakeRuntime()
-    engine, detector = make_engine(), make_detector(runtime)
-    busy = await occupy(engine, detector, runtime)
-    waiting = ask(engine, detector, 1)
-    await asyncio.sleep(0)
-    engine.retire(detector)
-    runtime.free.set()
-    assert [(await a).verdicts.score.tolist() for a in (busy, waiting)] == [[0], [1]]
-    assert (await ask(engine, detector, 2)).verdicts.score.tolist() == [2]
-    await until(lambda: not compute_threads())
-    await engine.close()
-
-
-async def test_a_retired_detector_whose_last_request_is_late_is_let_go(
-    make_detector: MakeDetector,
-) -> None:
-    """Though its deadline passed in the queue, the threads end and nothing holds the detector."""
-    runtime, now = FakeRuntime(), [100.0]
-    engine, detector = make_engine(clock=lambda: now[0]), make_detector(runtime)
-    busy = await occupy(engine, detector, runtime)
-    late = ask(engine, detector, 1, deadline_s=160)
-    await asyncio.sleep(0)
-    engine.retire(detector)
-    now[0] = 161.0
-    runtime.free.set()
-    await busy
-    with pytest.raises(DeadlineExceeded):
-        await late
-    await until(lambda: not compute_threads())
-    held, detector = weakref.ref(detector), make_detector(runtime)
-    del busy, late
-    await until(lambda: gc.collect() >= 0 and held() is None)
-    await engine.close()
-
-
-async def test_what_waits_behind_a_stuck_model_is_told_at_its_deadline(
-    make_detector: MakeDetector,
-) -> None:
-    """`expire` tells those whose time is over, computing or waiting, and nobody else."""
-    runtime, now = FakeRuntime(), [100.0]
-    engine, detector = make_engine(clock=lambda: now[0]), make_detector(runtime)
-    runtime.free.clear()
-    told: dict[str, Any] = {}
-    for name, deadline_s in (("computing", 110.0), ("waiting", 120.0), ("patient", FAR)):
-        done = partial(told.__setitem__, name)
-        engine.submit(detector, rows(1), deadline_s=deadline_s, done=done)
-        await until(runtime.entered.is_set)
-    now[0] = 121.0
-    engine.expire()
-    assert {name: type(result) for name, result in told.items()} == {
-        "computing": DeadlineExceeded,
-        "waiting": DeadlineExceeded,
-    }
-    runtime.free.set()
-    await until(lambda: "patient" in told)
-    await engine.close()
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(
-        st.one_of(
-            st.tuples(st.just("ask"), st.integers(1, 7)),
-            st.tuples(st.just("poison"), st.integers(1, 7)),
-            st.tuples(
-                st.sampled_from(["cancel", "swap", "hold", "free", "turn"]), st.integers(0, 9)
-            ),
-        ),
-        max_size=30,
-    ),
-    st.integers(1, 3),
-)
-def test_no_interleaving_mixes_answers_up(
-    make_detector: MakeDetector, script: list[tuple[str, int]], parallel_runs: int
-) -> None:
-    """Whoever comes, goes, fails or is swapped out meanwhile, each request gets its own rows'
-    answer from the version it asked, or its own error."""
-
-    async def play() -> None:
-        engine = make_engine(max_batch_rows=5, parallel_runs=parallel_runs)
-        runtimes = [FakeRuntime()]
-        detector = make_detector(runtimes[0])
-        asked: list[tuple[asyncio.Task[Scored], list[float]]] = []
-        for step, number in script:
-            if step in ("ask", "poison"):
-                first = [1000.0 * len(runtimes) + 10 * len(asked) + i for i in range(number)]
-                if step == "poison":
-                    first[-1] = POISON
-                asked.append((ask(engine, detector, *first), first))
-            elif step == "cancel" and asked:
-                asked[number % len(asked)][0].cancel()
-            elif step == "swap":
-                engine.retire(detector)
-                runtimes.append(Shifted(by=float(len(runtimes))))
-                detector = make_detector(runtimes[-1])
-            elif step == "hold":
-                runtimes[-1].free.clear()
-            elif step == "free":
-                runtimes[-1].free.set()
-            else:
-                await asyncio.sleep(0.001)
-        for runtime in runtimes:
-            runtime.free.set()
-        answers = await asyncio.gather(*(task for task, _ in asked), return_exceptions=True)
-        for answer, (task, first) in zip(answers, asked, strict=True):
-            if isinstance(answer, Scored):
-                version = 0.0 if first[0] < 2000 else float(int(first[0] // 1000) - 1)
-                assert answer.verdicts.score.tolist() == [value + version for value in first]
-            elif not task.cancelled():
-                assert POISON in first
-        await engine.close()
-
-    asyncio.run(play())
-
-
-async def test_a_worker_that_breaks_is_replaced(make_detector: MakeDetector) -> None:
-    """An error outside the model fails its batch alone, is counted, and the next is answered."""
-    metrics = Metrics(CollectorRegistry())
-    engine, detector = Engine(metrics), make_detector(FakeRuntime())
-    rule, broken = detector.rule, [True]
-
-    def sometimes(scores: NDArray[np.float32]) -> Any:
-        return None if broken.pop() else rule(scores)
-
-    detector = replace(detector, rule=sometimes)  # type: ignore[arg-type]  # no verdicts at all
-    with pytest.raises(AttributeError):
-        await ask(engine, detector, 1)
-    broken.append(False)
-    assert (await ask(engine, detector, 2)).verdicts.score.tolist() == [2]
-    labels = {"model": "table", "version": "1"}
-    assert metrics.registry.get_sample_value("amiss_worker_restarts_total", labels) == 1
     await engine.close()
