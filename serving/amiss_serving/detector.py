@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from amiss_export.bundle import Bundle, ImageInput, TableInput, read_bundle, read_labels
 from amiss_export.decision import DecisionRule, Verdicts
 from amiss_export.errors import AmissError, BundleRefused
-from amiss_serving.runtimes import DEFAULTS, Runtime, RuntimeOptions, open_runtime
+from amiss_serving.runtime import Runtime
+from amiss_serving.runtimes import DEFAULTS, RuntimeOptions, open_runtime
 
 SCORE, RECONSTRUCTION = "score", "reconstruction"
 
@@ -101,11 +102,25 @@ def load_detector(
     Raises BundleNotFound and BundleRefused, and BadInput for options that do not fit this machine.
     """
     bundle = read_bundle(models, name, version)
+    labels = tuple(sorted(k for k, v in read_labels(models, name).items() if v == version))
+    try:
+        return open_bundle(bundle, options, labels=labels)
+    except BundleRefused as error:
+        if options.gpu_mem_limit_bytes is None:
+            raise
+        limit = f"gpu_mem_limit_bytes {options.gpu_mem_limit_bytes}"
+        raise BundleRefused(f"{error} (with {limit})") from error
+
+
+def open_bundle(
+    bundle: Bundle, options: RuntimeOptions = DEFAULTS, *, labels: tuple[str, ...] = ()
+) -> LoadedDetector:
+    """The detector of a bundle that was read, tried and warmed up. Raises as `load_detector`."""
     detector = LoadedDetector(
         bundle=bundle,
         runtime=open_runtime(bundle, options),
         rule=DecisionRule(bundle.manifest.decision, bundle.calibration),
-        labels=tuple(sorted(k for k, v in read_labels(models, name).items() if v == version)),
+        labels=labels,
     )
     for n in sorted({1, *options.warm_up_rows}):
         _try(detector, n)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import grpc
 from grpc_health.v1 import health_pb2
 
-from amiss_serving.errors import NotReady
 from amiss_serving.grpc_bridge import AsyncContext, StreamContext
 from amiss_serving.service import Service
 
@@ -111,12 +110,7 @@ class HealthDoor:
 
     def _standing(self) -> dict[str, int]:
         """The status of every name. A stalled model turns all red: only a restart frees it."""
-        try:
-            self._service.check_ready()
-        except NotReady:
-            ready = False
-        else:
-            ready = True
+        ready = self._service.is_ready()
         standing: dict[str, int] = dict.fromkeys(self._wholes, SERVING if ready else NOT_SERVING)
         if self._service.is_starting:
             return standing

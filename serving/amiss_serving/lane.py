@@ -12,6 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from amiss_serving.detector import LoadedDetector, Scored
+from amiss_serving.devices import CPU
 from amiss_serving.errors import DeadlineExceeded, NotReady, QueueFull
 from amiss_serving.metrics import ModelMetrics
 from amiss_serving.runs import Member, Request, Result, Run, score_run, whole
@@ -58,6 +59,9 @@ class Lane:
         self._is_full = threading.Event()
         self._idle = self._threads = parallel_runs  # idle: runs that may begin
         self._row_s = {False: math.inf, True: math.inf}  # in the last run, without and with
+        runtime = detector.runtime
+        self._may_run_here = not runtime.is_remote  # a run there is a wait, however short
+        self._gathers_all = runtime.is_remote or runtime.device != CPU or batch_delay_s > 0
         this = weakref.ref(self)  # the metrics outlive the lane, and must not keep its detector
         metrics.queue_rows.set_function(lambda: lane._rows if (lane := this()) else 0)
         for _ in range(parallel_runs):
@@ -117,7 +121,8 @@ class Lane:
             first = next(iter(self._waiting), None)
             if first is None or not self._idle:
                 return False
-            if len(first.x) > self._rows_in(QUICK_S, reconstruct=first.reconstruct):
+            most = self._rows_in(QUICK_S, reconstruct=first.reconstruct)
+            if not self._may_run_here or len(first.x) > most:
                 self._ring()
                 return False
             self._idle -= 1
@@ -223,8 +228,7 @@ class Lane:
         """What a thread of the lane's own runs next."""
         if self._batch_delay_s:
             self._is_full.wait(self._batch_delay_s)
-        gathers_all = self._detector.runtime.device != "cpu" or self._batch_delay_s
-        return self._begin(math.inf if gathers_all else LONG_RUN_S)
+        return self._begin(math.inf if self._gathers_all else LONG_RUN_S)
 
     def _rows_in(self, seconds: float, *, reconstruct: bool) -> int:
         """How many rows a run of that length has, by the last one of its kind."""

@@ -105,6 +105,9 @@ class Metrics:
             MODEL,
             registry=registry,
         )
+        self.ready = Gauge(
+            "amiss_ready", "1 when it is right to send rows here, as /readyz.", registry=registry
+        )
         self.info = Gauge(
             "amiss_model_info", "1 for every detector being served.", MODEL, registry=registry
         )

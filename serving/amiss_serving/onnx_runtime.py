@@ -12,6 +12,7 @@ from amiss_export.errors import BadInput, BundleRefused
 from amiss_export.onnx_runtime import onnxruntime
 from amiss_serving.devices import CPU, Device, driver_device_count, pick_device
 from amiss_serving.graphs import has_convolutions, identity_graph, keep_outputs, parse_graph
+from amiss_serving.runtime import Runtime
 
 CUDA_PROVIDER, CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
 NONE: Mapping[str, str] = MappingProxyType({})
@@ -22,7 +23,7 @@ _FATAL_ONLY = 4  # its errors reach us as exceptions; its own lines are not JSON
 onnxruntime.set_default_logger_severity(_FATAL_ONLY)
 
 
-class OnnxRuntime:
+class OnnxRuntime(Runtime):
     """A graph in ONNX Runtime, loaded from bytes only: it can read no other file.
 
     Any number of threads may run it at a time; each gets the answers to its own rows. On a CUDA

@@ -1,28 +1,19 @@
 """What runs a bundle's graph, and the one place that knows which runtimes there are."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Literal, Protocol
-
-from numpy.typing import NDArray
+from typing import Literal
 
 from amiss_export.bundle import ONNX, TORCHSCRIPT, Bundle
 from amiss_export.errors import BadInput
 from amiss_serving import onnx_runtime
 from amiss_serving.devices import CPU, Device
 from amiss_serving.onnx_runtime import OnnxRuntime, batch_size
+from amiss_serving.runtime import Runtime
 
-RuntimeKind = Literal["onnx", "torchscript"]
-
-
-class Runtime(Protocol):
-    """A loaded graph. device: 'cpu' or 'cuda:0'. Threads may share it."""
-
-    device: str
-
-    def run(self, x: NDArray[Any], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-        """The named outputs for a batch x (n, ...), each (n, ...)."""
+RuntimeKind = Literal["onnx", "torchscript", "torchserve"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +25,8 @@ class RuntimeOptions:
     one session of ONNX Runtime may take of a CUDA device, and a bundle has two, its score alone
     and all of it, or two for each batch size if it convolves; None is no limit. provider_options:
     of its CUDA provider, as it spells them. warm_up_rows: batch sizes run once at load, for each
-    set of outputs, beside the one row that every bundle is tried with.
+    set of outputs, beside the one row that every bundle is tried with. workers: processes of
+    TorchServe for each bundle. on_restart(name, version): one of them died and was replaced.
     """
 
     kind: RuntimeKind = "onnx"
@@ -43,6 +35,8 @@ class RuntimeOptions:
     gpu_mem_limit_bytes: int | None = None
     provider_options: dict[str, str] = field(default_factory=dict)
     warm_up_rows: tuple[int, ...] = ()
+    workers: int = 1
+    on_restart: Callable[[str, int], None] | None = None
 
 
 DEFAULTS = RuntimeOptions()
@@ -66,12 +60,22 @@ def open_runtime(bundle: Bundle, options: RuntimeOptions) -> Runtime:
         )
     if own:
         raise BadInput(
-            f"runtime 'torchscript' takes no provider options, got {', '.join(own)}; they are ONNX "
-            "Runtime's, for CUDA"
+            f"runtime {options.kind!r} takes no provider options, got {', '.join(own)}; they are "
+            "ONNX Runtime's, for CUDA"
         )
-    runtime: Runtime = _torchscript().TorchScriptRuntime(
-        bundle.read(TORCHSCRIPT), device=options.device, threads=options.threads
-    )
+    runtime: Runtime
+    if options.kind == "torchscript":
+        runtime = _torchscript().TorchScriptRuntime(
+            bundle.read(TORCHSCRIPT), device=options.device, threads=options.threads
+        )
+    else:
+        runtime = _torchserve().TorchServeRuntime(
+            bundle,
+            device=options.device,
+            workers=options.workers,
+            threads=options.threads,
+            on_restart=options.on_restart,
+        )
     return runtime
 
 
@@ -79,7 +83,8 @@ def choose_device(asked: str, kind: RuntimeKind = "onnx") -> Device:
     """The device for 'auto', 'cpu' or 'cuda:0'. Raises BadInput when it is not there."""
     if kind == "onnx":
         return onnx_runtime.choose_device(asked)
-    device: Device = _torchscript().choose_device(asked)
+    module = _torchscript() if kind == "torchscript" else _torchserve()
+    device: Device = module.choose_device(asked)
     return device
 
 
@@ -113,3 +118,10 @@ def _torchscript() -> ModuleType:
             "'amiss[torchscript]', or use runtime 'onnx'"
         ) from error
     return torchscript
+
+
+def _torchserve() -> ModuleType:
+    """The module that starts TorchServe, which serving does without unless it is asked for."""
+    from amiss_serving.torchserve import runtime  # noqa: PLC0415
+
+    return runtime

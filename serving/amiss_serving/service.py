@@ -93,6 +93,7 @@ class Service:
         self.is_starting = True
         self._leaving = False  # not ready any more, but newcomers are still answered
         self._draining = False
+        metrics.ready.set_function(self.is_ready)
 
     @property
     def repository(self) -> DetectorRepository:
@@ -127,6 +128,16 @@ class Service:
             raise NotReady("the service is draining; ask another replica")
         self._check_open()
         self.check_alive()
+        for detector in self.repository.answering():
+            detector.runtime.check_ready()
+
+    def is_ready(self) -> bool:
+        """Whether it is right to send rows here."""
+        try:
+            self.check_ready()
+        except NotReady:
+            return False
+        return True
 
     def _check_open(self) -> None:
         """Nothing, when rows can be scored. Raises NotReady with the reason.

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from amiss_export.errors import BundleRefused
 from amiss_serving.devices import Device, pick_device
+from amiss_serving.runtime import Runtime
 
 OUTPUTS = ("score", "reconstruction")  # what the graph returns, in this order
 
 
-class TorchScriptRuntime:
+class TorchScriptRuntime(Runtime):
     """A graph in TorchScript, loaded from bytes only. It computes every output, asked for or not.
 
     Any number of threads may run it at a time; each gets the answers to its own rows.

@@ -18,7 +18,8 @@ from amiss_serving.engine import Engine
 from amiss_serving.inputs import Limits
 from amiss_serving.metrics import Metrics
 from amiss_serving.repository import DetectorRepository
-from amiss_serving.runtimes import Runtime, RuntimeOptions
+from amiss_serving.runtime import Runtime
+from amiss_serving.runtimes import RuntimeOptions
 from amiss_serving.server import Addresses, serving
 from amiss_serving.service import Service
 from amiss_serving.settings import Settings

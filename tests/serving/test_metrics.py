@@ -15,8 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from amiss_export.decision import Verdicts
 from amiss_serving.histograms import ArrayHistogram
 from amiss_serving.metrics import Metrics
+from amiss_serving.server import serving
 
-from .conftest import Served
+from .conftest import Served, free_ports
 
 LABELS = {"model", "version", "protocol", "method", "code", "phase", "le"}
 NAMES = {
@@ -36,6 +37,7 @@ NAMES = {
     "amiss_shadow_errors",
     "amiss_shadow_score_difference",
     "amiss_shadow_duration_seconds",
+    "amiss_ready",
     "amiss_model_info",
     "amiss_model_load_duration_seconds",
 }
@@ -123,6 +125,17 @@ async def test_the_page_holds_exactly_our_metrics_with_bounded_labels(served: Se
     assert [(s.labels["model"], s.labels["protocol"], s.value) for s in asked] == [
         ("image", "http", 1)
     ]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_readiness_is_a_number_too(served: Served, tmp_path: Path) -> None:
+    """amiss_ready is 1 where /readyz is 200 and 0 where it is 503, here for want of a bundle."""
+    async with serving(free_ports(tmp_path)) as empty, httpx.AsyncClient() as client:
+        bare = Served(empty, tmp_path)
+        for service, status, value in ((served, 200, "1.0"), (bare, 503, "0.0")):
+            assert (await client.get(f"{service.http}/readyz")).status_code == status
+            lines = (await client.get(service.metrics)).text.splitlines()
+            assert f"amiss_ready {value}" in lines
 
 
 @pytest.mark.asyncio(loop_scope="module")
