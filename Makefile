@@ -5,7 +5,7 @@ PYTHON ?= python3
 MODELS ?= models
 BIN := .venv/bin
 STARTERS := digits breast-cancer
-.PHONY: help setup serve test check format proto proto-check bench
+.PHONY: help setup serve test check format proto proto-check bench gpu-check
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -62,5 +62,8 @@ proto-check: .venv-proto/.ready
 	  { echo "proto/$$file is stale; run: make proto" >&2; exit 1; }; done
 
 bench: setup ## Measure speed, 45 minutes on a quiet machine (prints ratios inside one run)
-	@failed=; for script in tests/bench/bench_*.py; do $(BIN)/python $$script || failed="$$failed $$script"; done; \
+	@failed=; for script in $(filter-out %/bench_gpu.py,$(wildcard tests/bench/bench_*.py)); do $(BIN)/python $$script || failed="$$failed $$script"; done; \
 	[ -z "$$failed" ] || { echo "a bar was missed or a script failed:$$failed" >&2; exit 1; }
+
+gpu-check: setup ## Check a CUDA device: its tests, parity with the CPU, speed, memory
+	@$(BIN)/python tests/bench/bench_gpu.py $(ARGS)

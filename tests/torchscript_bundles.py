@@ -14,14 +14,14 @@ from bundle_factory import GREY, write_image_bundle, write_table_bundle
 def table_with_torchscript(models: Path, *, d: int = 3) -> int:
     """Newest version of 'table', in both formats."""
     version = write_table_bundle(models, d=d)
-    return _with_torchscript(models, "table", version, _Table(d), torch.zeros(2, d))
+    return with_torchscript(models, "table", version, _Table(d), torch.zeros(2, d))
 
 
 def images_with_torchscript(models: Path) -> int:
     """Newest version of 'image', 8x8 grey pictures, in both formats."""
     version = write_image_bundle(models)
     example = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
-    return _with_torchscript(models, "image", version, _Image(), example)
+    return with_torchscript(models, "image", version, _Image(), example)
 
 
 def write_table_script(path: Path, *, d: int = 3) -> bytes:
@@ -49,7 +49,7 @@ class _Image(nn.Module):
         return centred.square().mean(dim=(1, 2, 3)), torch.full_like(centred, GREY)
 
 
-def _with_torchscript(
+def with_torchscript(
     models: Path, name: str, version: int, graph: nn.Module, example: Tensor
 ) -> int:
     bundle = read_bundle(models, name, version)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from amiss_export.errors import BadInput
 
 CPU = "cpu"
-_DEVICE = re.compile(r"cpu|cuda:([0-9])")
+_DEVICE = re.compile(r"cpu|cuda:(0|[1-9][0-9]?)")
 
 
 @dataclass(frozen=True)

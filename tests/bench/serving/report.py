@@ -10,7 +10,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 Record = dict[str, Any]
-BEGIN, END = "<!-- bench_serving.py: begin -->", "<!-- bench_serving.py: end -->"
 OURS, BARE = "Amiss", "ONNX Runtime"
 TARGET = "gRPC"  # our door in the ratios
 TUNED = "TorchServe is measured at the best of its grid for each kind of request."
@@ -22,11 +21,20 @@ def write_report(results: dict[str, Any], page: Path) -> Path:
     """The page with its generated part replaced; what people wrote around it stays."""
     plot = page.with_suffix(".png")
     draw(results["records"], plot)
-    part = f"{BEGIN}\n{render(results, plot.name)}\n{END}"
-    old = page.read_text() if page.exists() else f"# Performance\n\n{BEGIN}{END}\n"
-    if BEGIN not in old or END not in old:
-        raise SystemExit(f"{page}: expected the lines {BEGIN!r} and {END!r} around what is made")
-    pattern = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+    return replace_part(page, "bench_serving.py", render(results, plot.name))
+
+
+def replace_part(page: Path, script: str, text: str) -> Path:
+    """The page with the part between a script's two marks replaced, or added at its end."""
+    begin, end = (f"<!-- {script}: {word} -->" for word in ("begin", "end"))
+    part = f"{begin}\n{text}\n{end}"
+    old = page.read_text() if page.exists() else "# Performance\n"
+    if begin not in old and end not in old:
+        page.write_text(f"{old.rstrip()}\n\n{part}\n")
+        return page
+    if begin not in old or end not in old:
+        raise SystemExit(f"{page}: expected the lines {begin!r} and {end!r} around what is made")
+    pattern = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
     page.write_text(pattern.sub(lambda _: part, old))
     return page
 

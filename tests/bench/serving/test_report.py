@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bench.serving.report import BEGIN, END, draw, median_of, ratio, render, write_report
+from bench.serving.report import draw, median_of, ratio, render, replace_part, write_report
 
 
 def record(server: str, door: str, number: int, rate: float, **changes: Any) -> dict[str, Any]:
@@ -80,13 +80,26 @@ def test_a_page_without_the_grid_says_so() -> None:
 def test_what_people_wrote_around_the_tables_stays(tmp_path: Path) -> None:
     """Only the part between the two marks is replaced, as often as it is made."""
     page = tmp_path / "performance.md"
-    page.write_text(f"# Ours\n\nbefore\n{BEGIN}\nold\n{END}\nafter\n")
+    begin, end = "<!-- bench_serving.py: begin -->", "<!-- bench_serving.py: end -->"
+    page.write_text(f"# Ours\n\nbefore\n{begin}\nold\n{end}\nafter\n")
     for _ in range(2):
         write_report(RESULTS, page)
     text = page.read_text()
-    assert text.startswith(f"# Ours\n\nbefore\n{BEGIN}\n## Serving")
-    assert text.endswith(f"{END}\nafter\n")
+    assert text.startswith(f"# Ours\n\nbefore\n{begin}\n## Serving")
+    assert text.endswith(f"{end}\nafter\n")
     assert "old" not in text
+
+
+def test_a_new_part_comes_last_and_half_a_frame_is_refused(tmp_path: Path) -> None:
+    """Each script has its part of the page; one that lost a mark is left for a person."""
+    page = tmp_path / "performance.md"
+    replace_part(page, "a.py", "first")
+    replace_part(page, "b.py", "second")
+    assert page.read_text().index("first") < page.read_text().index("second")
+    page.write_text("<!-- a.py: begin -->\nmine")
+    with pytest.raises(SystemExit, match=r"a\.py: end"):
+        replace_part(page, "a.py", "new")
+    assert page.read_text().endswith("mine")
 
 
 def test_the_plot_is_small(tmp_path: Path) -> None:
