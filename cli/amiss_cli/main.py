@@ -16,12 +16,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "amiss_cli.models",
         "list, verify and recalibrate bundles, promote and roll back",
     ),
+    "export": ("amiss_cli.export", "write a bundle as an archive for TorchServe"),
     "serve": ("amiss_cli.serve", "answer over gRPC and HTTP"),
+    "torchserve": ("amiss_cli.torchserve", "run the bundles in a fenced TorchServe"),
     "bench": ("amiss_cli.bench", "measure which settings of serve suit a bundle on this machine"),
 }
 EXTRAS = {
-    **dict.fromkeys(("serve", "bench"), "serve"),
+    **dict.fromkeys(("export", "serve", "bench"), "serve"),
     **dict.fromkeys(("train", "sweep", "evaluate", "sample"), "train"),
+    "torchserve": "torchserve",
 }
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 

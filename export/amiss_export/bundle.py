@@ -256,7 +256,7 @@ def read_bundle(models: Path, name: str, version: int) -> Bundle:
         raise BundleNotFound(f"no bundle {name}@{version} in {models}")
     if not path.resolve().is_relative_to(models.resolve()):
         raise BundleRefused(f"{path}: the folder is a link out of {models}; copy the bundle in")
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     if manifest.name != name:
         raise BundleRefused(
             f"{path}: the manifest is of detector {manifest.name!r}, the folder of {name!r}"
@@ -266,10 +266,10 @@ def read_bundle(models: Path, name: str, version: int) -> Bundle:
             raise BundleRefused(f"{path}: the manifest lists no {required}")
     for file in manifest.files:
         _read_checked(path, file, manifest.files)
-    return Bundle(path, version, manifest, _read_calibration(path, manifest))
+    return Bundle(path, version, manifest, read_calibration(path, manifest))
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
     try:
         raw = json.loads(_inside(path, MANIFEST).read_text())
     except (OSError, ValueError) as error:
@@ -290,7 +290,7 @@ def _read_manifest(path: Path) -> Manifest:
         raise BundleRefused(f"{path}: {MANIFEST}: {where}: {first['msg']}") from error
 
 
-def _read_calibration(path: Path, manifest: Manifest) -> NDArray[np.float32]:
+def read_calibration(path: Path, manifest: Manifest) -> NDArray[np.float32]:
     file = manifest.decision.calibration_file
     try:
         contents = io.BytesIO(_read_checked(path, file, manifest.files))

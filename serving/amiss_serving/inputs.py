@@ -124,7 +124,10 @@ def tensor_from_bytes(data: bytes | memoryview, dtype: str, shape: Sequence[int]
 def check_size(rows: int, row_bytes: int, limits: Limits) -> None:
     """Nothing, when that many decoded rows may be held. Raises TooLarge, before they are."""
     if rows > limits.max_rows:
-        raise TooLarge(f"a request may hold {limits.max_rows} rows, got {rows}; split it")
+        raise TooLarge(
+            f"a request may hold {limits.max_rows} rows, got {rows}; split it (Client: "
+            "max_rows_per_request, amiss score: --batch-rows)"
+        )
     if rows * row_bytes > limits.max_bytes:
         raise TooLarge(
             f"a request may hold {limits.max_bytes} bytes once decoded, got {rows * row_bytes}; "

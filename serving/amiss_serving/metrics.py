@@ -101,7 +101,7 @@ class Metrics:
         )
         self.worker_restarts = Counter(
             "amiss_worker_restarts_total",
-            "Times the thread that runs the model broke and was replaced.",
+            "Times what runs the model (a thread, a TorchServe worker) died and was replaced.",
             MODEL,
             registry=registry,
         )

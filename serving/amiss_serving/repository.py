@@ -257,8 +257,17 @@ class DetectorRepository:
         added = tuple(detector for detector in now if detector not in before)
         swap = Swap(name, added, tuple(detector for detector in before if detector not in now))
         self._retired.update(swap.retired)
-        for what, detectors in (("loaded", swap.added), ("retired", swap.retired)):
-            for detector in detectors:
-                fields = {"detector": name, "version": detector.version, "labels": detector.labels}
-                logger.info(f"detector {what}", extra={"fields": fields})
+        _log(swap)
         return swap
+
+
+def _log(swap: Swap) -> None:
+    """A line for each version that came, went, or serves on under other labels."""
+    runtimes = {detector.runtime for detector in swap.added}
+    left = [detector for detector in swap.retired if detector.runtime not in runtimes]
+    stayed = {detector.runtime for detector in swap.retired}
+    for detector in (*swap.added, *left):
+        what = "relabelled" if detector.runtime in stayed else "loaded"
+        what = "retired" if detector in left else what
+        fields = {"detector": swap.name, "version": detector.version, "labels": detector.labels}
+        logger.info(f"detector {what}", extra={"fields": fields})

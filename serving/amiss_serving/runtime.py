@@ -17,6 +17,10 @@ class Runtime(Protocol):
     def run(self, x: NDArray[Any], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         """The named outputs for a batch x (n, ...), each (n, ...)."""
 
+    def close(self) -> None:
+        """Let go of what outlives this object; it cannot run any more."""
+        return
+
     def check_ready(self) -> None:
         """Nothing, while it can run. Raises NotReady with the reason."""
         return

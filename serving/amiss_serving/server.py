@@ -105,15 +105,10 @@ async def serving(
             logger.info("starting", extra={"fields": asdict(addresses)})
             await service.start()
             await health.publish()
-            answering = service.repository.answering()
-            addresses = replace(
-                addresses, detectors=tuple(f"{d.name}@{d.version}" for d in answering)
-            )
-            logger.info("ready", extra={"fields": asdict(addresses)})
-            if not answering:
-                logger.warning(
-                    f"no detector is loaded from {settings.models}: alive, but not ready to score"
-                )
+            # Their names only: what this frame held would never be let go of.
+            answering = (f"{d.name}@{d.version}" for d in service.repository.answering())
+            addresses = replace(addresses, detectors=tuple(answering))
+            _say_ready(addresses, settings)
             with polling(service.repository, settings.poll_s):
                 yield addresses
         finally:
@@ -127,11 +122,23 @@ async def serving(
             logger.info("stopped")
 
 
+def _say_ready(addresses: Addresses, settings: Settings) -> None:
+    if addresses.detectors:
+        logger.info("ready", extra={"fields": asdict(addresses)})
+        return
+    missing = "" if Path(settings.models).is_dir() else ", which does not exist"
+    logger.warning(
+        f"no detector is loaded from {settings.models}{missing}: alive, but not ready to score",
+        extra={"fields": asdict(addresses)},
+    )
+
+
 def build_service(settings: Settings) -> Service:
     """The room behind the doors, its bundles yet to be loaded. Needs a running event loop."""
     device = choose_device(settings.device, settings.runtime)
     logger.info(str(device))
     models = Path(settings.models)
+    metrics = Metrics(CollectorRegistry())
     options = RuntimeOptions(
         kind=settings.runtime,
         device=device.name,
@@ -139,13 +146,14 @@ def build_service(settings: Settings) -> Service:
         gpu_mem_limit_bytes=settings.gpu_mem_limit_bytes,
         provider_options=settings.provider_options(),
         warm_up_rows=settings.warm_up_rows or warm_up_rows(device, settings.max_batch_rows),
+        workers=settings.parallel_runs,
+        on_restart=lambda name, version: metrics.model(name, version).worker_restarts.inc(),
     )
 
     def load(name: str, version: int) -> LoadedDetector:
         return load_detector(models, name, version, options=options)
 
     repository = DetectorRepository(models, load, mode=settings.repository_mode)
-    metrics = Metrics(CollectorRegistry())
     engine = Engine(
         metrics,
         max_batch_rows=settings.max_batch_rows,

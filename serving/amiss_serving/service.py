@@ -149,12 +149,8 @@ class Service:
         if self.repository.is_empty:
             refused = len(self.repository.refused)
             raise NotReady(
-                f"no detector is loaded ({refused} bundles refused); "
-                + (
-                    "the log and ListDetectors say why"
-                    if refused
-                    else "train one into the models folder and start again"
-                )
+                "no detector is loaded: load one, or train one into the models folder"
+                + (f"; {refused} refused, the log and ListDetectors say why" if refused else "")
             )
 
     def open(
@@ -243,6 +239,8 @@ class Service:
         if self._shadow:
             self._shadow.close()
         await self._engine.close()
+        runtimes = {detector.runtime for detector in self._repository.detectors()}
+        await asyncio.gather(*[asyncio.to_thread(runtime.close) for runtime in runtimes])
 
     def closed(self, call: "Call") -> None:
         """Forget a request that was answered."""

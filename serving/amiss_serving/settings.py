@@ -9,7 +9,7 @@ from amiss_export.errors import BadInput
 
 PORTS = ("http_port", "grpc_port", "metrics_port")
 MODES = ("none", "poll", "explicit")
-RUNTIMES = ("onnx", "torchscript")
+RUNTIMES = ("onnx", "torchscript", "torchserve")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -72,7 +72,7 @@ class Settings:
     metrics_port: int = 8002
     http_socket: str | None = None
     grpc_socket: str | None = None
-    runtime: Literal["onnx", "torchscript"] = "onnx"
+    runtime: Literal["onnx", "torchscript", "torchserve"] = "onnx"
     device: str = "auto"
     threads: int = 1
     parallel_runs: int = 1

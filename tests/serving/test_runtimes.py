@@ -22,6 +22,14 @@ from amiss_serving.settings import RUNTIMES
 from bundle_factory import normal_rows, table_scores
 from torchscript_bundles import table_with_torchscript
 
+from .torchserve_marks import needs_torchserve
+
+# 400 runs of TorchServe take half a minute; a few threads prove as much.
+KINDS = [
+    *(pytest.param(kind, 50) for kind in RUNTIMES if kind != "torchserve"),
+    pytest.param("torchserve", 10, marks=[needs_torchserve, pytest.mark.slow]),
+]
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
@@ -34,13 +42,15 @@ def test_the_settings_know_every_runtime() -> None:
     assert get_args(RuntimeKind) == RUNTIMES
 
 
-@pytest.mark.parametrize("kind", RUNTIMES)
-def test_threads_that_share_a_runtime_get_their_own_rows(bundle: Bundle, kind: RuntimeKind) -> None:
-    """Eight threads, 50 runs each of different rows and sizes: every score is of its own row."""
+@pytest.mark.parametrize(("kind", "runs"), KINDS)
+def test_threads_that_share_a_runtime_get_their_own_rows(
+    bundle: Bundle, kind: RuntimeKind, runs: int
+) -> None:
+    """Eight threads, each with runs of different rows and sizes: every score is of its own row."""
     runtime = open_runtime(bundle, RuntimeOptions(kind=kind, device="cpu"))
 
     def hammer(seed: int) -> bool:
-        for i in range(50):
+        for i in range(runs):
             x = normal_rows(1 + (seed + i) % 9, seed=1000 * seed + i)
             outputs = ("score", "reconstruction") if i % 3 == 0 else ("score",)
             got = runtime.run(x, outputs)["score"]

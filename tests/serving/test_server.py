@@ -1,6 +1,7 @@
 """The service as a whole: start, ports, drain, signals."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -46,6 +47,21 @@ async def test_an_empty_folder_is_alive_but_not_ready(tmp_path: Path) -> None:
             health: Any = health_pb2_grpc.HealthStub(channel)
             answer = await health.Check(health_pb2.HealthCheckRequest())
             assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_what_was_there_at_the_start_can_be_let_go_of(tmp_path: Path) -> None:
+    """Unloaded, it is gone at once, not held until the garbage collector happens to run."""
+    write_table_bundle(tmp_path)
+    gc.disable()
+    try:
+        settings = free_ports(tmp_path, repository_mode="explicit")
+        async with serving(settings) as addresses, httpx.AsyncClient() as client:
+            repository = f"http://{addresses.http}/v2/repository"
+            await client.post(f"{repository}/models/table/unload")
+            (entry,) = (await client.post(f"{repository}/index")).json()
+        assert (entry["state"], entry["reason"]) == ("UNAVAILABLE", "unloaded")
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("key", ["http_port", "grpc_port", "metrics_port"])
