@@ -5,7 +5,7 @@ PYTHON ?= python3
 MODELS ?= models
 BIN := .venv/bin
 STARTERS := digits breast-cancer
-.PHONY: help setup serve test check format proto proto-check bench gpu-check
+.PHONY: help setup serve test check format proto proto-check bench image-test image-test-all gpu-check
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -31,8 +31,14 @@ serve: setup ## Serve the detectors in models/; trains two starters when there a
 	done; fi
 	@exec $(BIN)/amiss serve --models $(MODELS) --show-examples $(ARGS)
 
-test: setup ## Run the tests (those that need ../shared/data run in CI)
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -m "not shared" $(ARGS)
+test: setup ## Run the tests (CI runs those that need ../shared/data or build images too)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -m "not (shared or image or image_all or image_cuda)" $(ARGS)
+
+image-test: setup ## Build the image for the CPU and run it, as root with buildah, debootstrap and iproute2
+	@$(BIN)/pytest -m image $(ARGS)
+
+image-test-all: setup ## The same with every target, and what DEVICE=cuda installs (10 GB)
+	@$(BIN)/pytest -m "image or image_all or image_cuda" $(ARGS)
 
 check: setup proto-check ## Lint, types, arrows between rooms, fresh stubs
 	@$(BIN)/ruff check

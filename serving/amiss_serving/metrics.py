@@ -108,6 +108,9 @@ class Metrics:
         self.ready = Gauge(
             "amiss_ready", "1 when it is right to send rows here, as /readyz.", registry=registry
         )
+        self.refused_bundles = Gauge(
+            "amiss_refused_bundles", "Bundles on disk that are not served.", registry=registry
+        )
         self.info = Gauge(
             "amiss_model_info", "1 for every detector being served.", MODEL, registry=registry
         )

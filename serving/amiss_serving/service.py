@@ -94,6 +94,7 @@ class Service:
         self._leaving = False  # not ready any more, but newcomers are still answered
         self._draining = False
         metrics.ready.set_function(self.is_ready)
+        metrics.refused_bundles.set_function(lambda: len(repository.refused))
 
     @property
     def repository(self) -> DetectorRepository:

@@ -16,6 +16,7 @@ from amiss_export.decision import Verdicts
 from amiss_serving.histograms import ArrayHistogram
 from amiss_serving.metrics import Metrics
 from amiss_serving.server import serving
+from bundle_factory import write_table_bundle
 
 from .conftest import Served, free_ports
 
@@ -38,6 +39,7 @@ NAMES = {
     "amiss_shadow_score_difference",
     "amiss_shadow_duration_seconds",
     "amiss_ready",
+    "amiss_refused_bundles",
     "amiss_model_info",
     "amiss_model_load_duration_seconds",
 }
@@ -136,6 +138,16 @@ async def test_readiness_is_a_number_too(served: Served, tmp_path: Path) -> None
             assert (await client.get(f"{service.http}/readyz")).status_code == status
             lines = (await client.get(service.metrics)).text.splitlines()
             assert f"amiss_ready {value}" in lines
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_broken_bundle_is_counted(tmp_path: Path) -> None:
+    """amiss_refused_bundles is the number of bundles on disk that are not served."""
+    version = write_table_bundle(tmp_path)
+    (tmp_path / "table" / str(version) / "model.onnx").write_bytes(b"broken")
+    async with serving(free_ports(tmp_path)) as addresses, httpx.AsyncClient() as client:
+        page = (await client.get(f"http://{addresses.metrics}/metrics")).text
+    assert "amiss_refused_bundles 1.0" in page.splitlines()
 
 
 @pytest.mark.asyncio(loop_scope="module")
