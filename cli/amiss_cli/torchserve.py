@@ -66,5 +66,10 @@ def _parser() -> OptionParser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", action="config", help="YAML file of options; flags win")
-    parser.add_class_arguments(TorchServeSettings)
+    parser.add_argument(
+        "--onnx",
+        action="store_true",
+        help="run model.onnx in ONNX Runtime inside TorchServe's workers, not TorchScript",
+    )
+    parser.add_class_arguments(TorchServeSettings, skip={"onnx"})
     return parser

@@ -242,18 +242,28 @@ async def _until_signalled(
     signalled = asyncio.Event()
     loop = asyncio.get_running_loop()
 
+    ours = asyncio.current_task()
+    is_ready = False
+
     def drain() -> None:
         signalled.set()
+        if ours and not is_ready:
+            ours.cancel()  # nobody waits for bundles that are still being loaded
         for number in _SIGNALS:  # the next one ends the process, whatever it is at
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
 
     for number in _SIGNALS:
         loop.add_signal_handler(number, drain)
-    async with serving(settings) as addresses:
-        if on_ready:
-            on_ready(addresses)
-        await signalled.wait()
+    try:
+        async with serving(settings) as addresses:
+            is_ready = True
+            if on_ready:
+                on_ready(addresses)
+            await signalled.wait()
+    except asyncio.CancelledError:
+        if not signalled.is_set():
+            raise
 
 
 def _listen_http(settings: Settings, stack: ExitStack) -> socket.socket:

@@ -4,9 +4,11 @@ import asyncio
 import itertools
 import logging
 import re
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 import msgspec
@@ -108,7 +110,7 @@ class Service:
 
         Raises BadInput when the device that was asked for is not there.
         """
-        await asyncio.to_thread(self._repository.scan)
+        await in_daemon(self._repository.scan)
         self._announce(self._repository.detectors())
         self._repository.listeners.append(self._swapped)
         self.is_starting = False
@@ -405,3 +407,32 @@ async def aside(size_bytes: int, work: Callable[P, R], *args: P.args, **kwargs: 
     if size_bytes <= INLINE_BYTES:
         return work(*args, **kwargs)
     return await asyncio.to_thread(work, *args, **kwargs)
+
+
+async def in_daemon(work: Callable[[], object]) -> None:
+    """Return when work() has, in a thread that keeps nobody waiting who is cancelled meanwhile.
+
+    Threads of `asyncio.to_thread` are waited for when the process ends.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def tell(error: BaseException | None) -> None:
+        if done.done():  # cancelled
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        error: BaseException | None = None
+        try:
+            work()
+        except BaseException as raised:
+            error = raised
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(tell, error)
+
+    threading.Thread(target=run, name="loading", daemon=True).start()
+    await done

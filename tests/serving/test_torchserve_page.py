@@ -13,7 +13,7 @@ from amiss_serving.torchserve.page import WorkerMetrics, build_page, serving_pag
 
 
 def test_the_page_counts_restarts_and_live_workers() -> None:
-    """Both families have the model and its version, and nothing else is on the page."""
+    """Both families have the model and its version; beside them is readiness, and nothing else."""
     metrics = WorkerMetrics()
     metrics.restarts.labels("digits", 3).inc()
     metrics.live.labels("digits", 3).set_function(lambda: 2)
@@ -23,6 +23,7 @@ def test_the_page_counts_restarts_and_live_workers() -> None:
     assert samples == [
         'amiss_worker_restarts_total{model="digits",version="3"} 1.0',
         'amiss_live_workers{model="digits",version="3"} 2.0',
+        "amiss_ready 1.0",
     ]
 
 
@@ -35,6 +36,7 @@ def test_readiness_fails_with_the_reason_while_liveness_does_not() -> None:
     with serving_page(build_page(WorkerMetrics(), check_ready), 0) as address:
         answer = httpx.get(f"http://{address}/readyz")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert "amiss_ready 0.0" in httpx.get(f"http://{address}/metrics").text
         assert answer.json() == {"error": "detector 'digits' has had no live worker for 3 s"}
         assert httpx.get(f"http://{address}/healthz").status_code == 200
 

@@ -54,10 +54,16 @@ def told() -> Told:
 
 
 @pytest.fixture(scope="module")
-def server(store: Path, told: Told) -> Iterator[TorchServe]:
-    """A TorchServe started with a secret in our environment."""
+def server(
+    store: Path, told: Told, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TorchServe]:
+    """A TorchServe started with a secret in our environment, and a configuration without a fence
+    that TorchServe would prefer to ours."""
     options = Options(batch_size=4, job_queue_size=7)
-    os.environ["AMISS_TOKEN"] = "a-secret-of-our-doors"
+    unfenced = tmp_path_factory.mktemp("unfenced") / "config.properties"
+    unfenced.write_text("disable_token_authorization=true\nenable_model_api=true\n")
+    hostile = {"AMISS_TOKEN": "a-secret-of-our-doors", "TS_CONFIG_FILE": str(unfenced)}
+    os.environ.update(hostile)
     try:
         server = TorchServe(
             store,
@@ -68,7 +74,8 @@ def server(store: Path, told: Told) -> Iterator[TorchServe]:
         )
         server.start()
     finally:
-        del os.environ["AMISS_TOKEN"]
+        for variable in hostile:
+            del os.environ[variable]
     yield server
     server.stop()
 
@@ -152,6 +159,7 @@ def test_a_large_request_is_taken(server: TorchServe) -> None:
 def test_our_own_token_is_no_business_of_the_models(server: TorchServe) -> None:
     """Workers have the environment without AMISS_TOKEN, and their number of threads."""
     assert ask(server, "alpha", "env AMISS_TOKEN").text == "unset"
+    assert ask(server, "alpha", "env TS_CONFIG_FILE").text == "unset"
     assert ask(server, "alpha", "env AMISS_THREADS").text == "1"
 
 

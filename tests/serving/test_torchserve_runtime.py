@@ -45,8 +45,14 @@ def runtime(
 
 def workers() -> list[psutil.Process]:
     """The processes of TorchServe below this one that run models."""
-    below = psutil.Process().children(recursive=True)
-    return [p for p in below if "model_service_worker.py" in " ".join(p.cmdline())]
+    return [p for p in psutil.Process().children(recursive=True) if _runs_a_model(p)]
+
+
+def _runs_a_model(process: psutil.Process) -> bool:
+    try:
+        return "model_service_worker.py" in " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return False
 
 
 @needs_torchserve

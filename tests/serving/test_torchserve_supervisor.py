@@ -9,6 +9,7 @@ import pytest
 
 from amiss_export.errors import AmissError
 from amiss_serving.errors import LoadFailed
+from amiss_serving.torchserve import supervisor
 from amiss_serving.torchserve.archives import Archive
 from amiss_serving.torchserve.management import NoSuchModel, Worker
 from amiss_serving.torchserve.output import Output
@@ -184,6 +185,17 @@ def test_a_model_without_workers_for_long_gets_new_ones(watch: Watch) -> None:
     wait_until(lambda: run.replaced == [("a", 1), ("a", 1)])
     run.pids["b"] = []
     wait_until(lambda: ("b", 1) in run.replaced)
+
+
+def test_nobody_waits_for_torchserves_own_back_off(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model none of whose workers is coming up gets new ones, however long one may take to."""
+    monkeypatch.setattr(supervisor, "_BACK_OFF_LIMIT_S", 0.1)
+    run = PaperRun({"a": [1], "b": [2]})
+    watch(run).supervisor.start(10)
+    run.pids["a"] = []
+    wait_until(lambda: ("a", 1) in run.replaced)
 
 
 def test_what_goes_wrong_while_watching_does_not_end_it(watch: Watch) -> None:

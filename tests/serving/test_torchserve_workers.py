@@ -1,5 +1,8 @@
 """What is concluded from one look at a model's workers after the other."""
 
+import os
+import subprocess
+
 from amiss_serving.torchserve.management import Worker
 from amiss_serving.torchserve.workers import Change, Workers
 
@@ -25,6 +28,18 @@ def test_a_worker_in_the_place_of_another_is_a_restart() -> None:
     assert workers.look(ready(2, 3), 3) == Change(restarted=1)
     assert workers.look(ready(2, 3), 4) == NOTHING
     assert workers.restarts == 1
+
+
+def test_a_worker_is_starting_while_its_process_lives_and_is_not_ready() -> None:
+    """One that died keeps its number, and one that waits to be started has none."""
+    workers = Workers(1, now=0)
+    living, dead = os.getpid(), subprocess.Popen(["true"])
+    dead.wait()
+    for pid, is_starting in ((living, True), (dead.pid, False), (0, False)):
+        workers.look([Worker("9000", pid, is_ready=False)], 1)
+        assert workers.is_starting == is_starting
+    workers.look(ready(living), 2)
+    assert not workers.is_starting
 
 
 def test_the_last_live_worker_that_goes_is_a_loss() -> None:

@@ -21,7 +21,7 @@ _START_LOOK_S = 0.01
 
 
 class WorkerMetrics:
-    """The two families of the page, in a registry of their own."""
+    """The families of the page, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -39,6 +39,9 @@ class WorkerMetrics:
             MODEL,
             registry=self.registry,
         )
+        self.ready = Gauge(
+            "amiss_ready", "1 when every model has a live worker.", registry=self.registry
+        )
 
 
 def build_page(metrics: WorkerMetrics, check_ready: Callable[[], None]) -> Starlette:
@@ -52,11 +55,18 @@ def build_page(metrics: WorkerMetrics, check_ready: Callable[[], None]) -> Starl
         return JSONResponse({"status": "alive"})
 
     async def readyz(_: Request) -> Response:
+        if reason := why_not_ready():
+            return JSONResponse({"error": reason}, 503, headers={"retry-after": "1"})
+        return JSONResponse({"status": "ready"})
+
+    def why_not_ready() -> str:
         try:
             check_ready()
         except NotReady as error:
-            return JSONResponse({"error": str(error)}, 503, headers={"retry-after": "1"})
-        return JSONResponse({"status": "ready"})
+            return str(error)
+        return ""
+
+    metrics.ready.set_function(lambda: not why_not_ready())
 
     return Starlette(
         routes=[Route("/metrics", page), Route("/healthz", healthz), Route("/readyz", readyz)]

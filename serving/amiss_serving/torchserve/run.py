@@ -18,6 +18,8 @@ from amiss_serving.torchserve.output import Output
 _MAIN = "org.pytorch.serve.ModelServer"
 _SECRETS = frozenset({"AMISS_TOKEN"})  # of our doors: no business of what runs a model
 THREADS = "AMISS_THREADS"  # read by the handler
+# TorchServe heeds these before our files: TS_CONFIG_FILE alone would take the whole fence away.
+_OVERRIDES = ("TS_", "LOG_LOCATION", "METRICS_LOCATION")
 _CUDA, _VISIBLE = "cuda:", "CUDA_VISIBLE_DEVICES"
 _OWNER_ONLY = 0o700
 _MOST_SOCKET_PATH_BYTES = 107  # the kernel's limit
@@ -128,7 +130,7 @@ def _package() -> Path:
 
 
 def _environment(scratch: Path, options: Options) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if key not in _SECRETS}
+    kept = {key: value for key, value in os.environ.items() if not _is_left_out(key)}
     own = {"TMPDIR": str(scratch), "TEMP": str(scratch), THREADS: str(options.threads)}
     if options.device.startswith(_CUDA):
         own[_VISIBLE] = _visible(int(options.device.removeprefix(_CUDA)), kept.get(_VISIBLE))
@@ -138,3 +140,7 @@ def _environment(scratch: Path, options: Options) -> dict[str, str]:
 def _visible(index: int, visible: str | None) -> str:
     """The one device that workers see, by its name among those that we see."""
     return visible.split(",")[index] if visible else str(index)
+
+
+def _is_left_out(variable: str) -> bool:
+    return variable in _SECRETS or variable.startswith(_OVERRIDES)

@@ -183,7 +183,8 @@ class TorchServeRuntime(Runtime):
                 code = error.code()
                 if code is _STALE_KEY and not is_last:
                     continue
-                text = f"TorchServe could not run {self._name}@{self._version}: {error.details()}"
+                said = (error.details() or "").partition("\n")[0]  # a Java class comes after it
+                text = f"TorchServe could not run {self._name}@{self._version}: {said}"
                 raise (NotReady if code in _GONE else AmissError)(text) from error
         raise AssertionError("the last try returns or raises")
 

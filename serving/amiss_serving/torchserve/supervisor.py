@@ -17,6 +17,7 @@ from amiss_serving.torchserve.run import Run
 from amiss_serving.torchserve.workers import Workers
 
 _LOOK_S = 0.5
+_BACK_OFF_LIMIT_S = 5.0  # of TorchServe's own, while requests wait in its queue
 _START_LOOK_S = 0.1
 _SILENT_S = 20.0  # of the management port, after which TorchServe is started anew
 _BACKOFF_S, _MOST_BACKOFF_S = 1.0, 30.0  # before it is
@@ -28,8 +29,9 @@ logger = logging.getLogger(__name__)
 class Supervisor:
     """Keeps one TorchServe running, from `start` to `stop`.
 
-    launch: starts TorchServe. workers: of each model there should be. revive_s: seconds without a
-    live worker after which a model gets new ones without waiting for TorchServe's own patience.
+    launch: starts TorchServe. workers: of each model there should be. revive_s: seconds that a
+    worker may take to come up, after which its model gets new ones; while none is coming up and
+    TorchServe bides its time, five are enough.
     on_restart(model), on_lost(model): see TorchServe.
     """
 
@@ -151,8 +153,10 @@ class Supervisor:
         """Replace the workers of models that have had none for long."""
         now = time.monotonic()
         for archive in self._archives:
-            none_for_s = self.workers[archive.name].none_for(now)
-            if min(none_for_s, now - self._revived.get(archive.name, 0.0)) < self._revive_s:
+            workers = self.workers[archive.name]
+            least_s = self._revive_s if workers.is_starting else _BACK_OFF_LIMIT_S
+            waited_s = min(workers.none_for(now), now - self._revived.get(archive.name, 0.0))
+            if waited_s < min(least_s, self._revive_s):
                 continue
             self._revived[archive.name] = now
             fields = {"detector": archive.name, "version": archive.version}
