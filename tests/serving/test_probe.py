@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import amiss_serving
 from amiss_serving.probe import main
 from amiss_serving.server import serving
 from bundle_factory import write_table_bundle
@@ -63,7 +64,11 @@ def test_it_imports_the_standard_library_alone() -> None:
         "print([n for n in sys.modules if n.split('.')[0] not in sys.stdlib_module_names])"
     )
     done = subprocess.run(
-        [sys.executable, "-S", "-c", program], check=True, capture_output=True, text=True
+        [sys.executable, "-S", "-c", program],  # -S: where others are installed is not looked at
+        env={"PYTHONPATH": str(Path(amiss_serving.__file__).parents[1])},
+        check=True,
+        capture_output=True,
+        text=True,
     )
     loaded = set(eval(done.stdout)) - {"__main__"}  # noqa: S307  our own list of names
     assert loaded == {"amiss_serving", "amiss_serving.probe"}
