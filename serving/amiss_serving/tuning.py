@@ -81,8 +81,11 @@ def sweep(
 
     Raises what loading the bundle or scoring its rows raises.
     """
-    for threads, group in groupby(settings, key=lambda setting: setting.threads):
-        detector = load_detector(models, name, version, options=replace(options, threads=threads))
+    for threads, of_threads in groupby(settings, key=lambda setting: setting.threads):
+        group = list(of_threads)
+        workers = max(setting.parallel_runs for setting in group)  # of TorchServe
+        own = replace(options, threads=threads, workers=workers)
+        detector = load_detector(models, name, version, options=own)
         for setting in group:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 measured = runner.run(measure(detector, setting, seconds=seconds))
